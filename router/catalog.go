@@ -1,0 +1,63 @@
+package router
+
+// Effect of calling a function or reading a relation, as the catalog tells it.
+
+// NameVerdict is what the catalog says about reading a relation or calling a function.
+type NameVerdict uint8
+
+// The verdicts, in the order of their strength: overloads and dependencies are joined with max.
+const (
+	VerdictUnknown  NameVerdict = iota // the view does not know the name
+	VerdictRead                        // any node gives the same answer
+	VerdictNode                        // describes one node: primary, but leaves only a read mark
+	VerdictPrimary                     // writes, locks or cannot be read on a standby
+	VerdictDoubtful                    // volatile or unknown: primary out of doubt, a standby hint overrides it
+)
+
+// FuncInfo is the joined verdict over all overloads of one function name in one schema.
+type FuncInfo struct {
+	Verdict NameVerdict
+	Opaque  bool // its body, or something it calls, can leave state in the session
+	Nextval bool // may call nextval
+	Builtin bool // every candidate is in pg_catalog
+}
+
+// RelInfo is the verdict over one relation, everything below a view included.
+type RelInfo struct {
+	Kind         byte // pg_class.relkind
+	Persistence  byte // pg_class.relpersistence
+	Read         NameVerdict
+	ReadOpaque   bool // reading it can leave state in the session (functions of views and policies)
+	ReadNextval  bool
+	WriteOpaque  bool // triggers, rules, defaults and policies that a write reaches
+	WriteNextval bool // defaults, identity, triggers
+	// Columns of composite attribute notation are not listed: see Attributes in Catalog.
+}
+
+// QName is a schema-qualified name.
+type QName struct{ Schema, Name string }
+
+// Catalog is what one database says about its names: immutable, swapped as a whole. It is
+// filled by internal/catalog and asked by the classifier.
+type Catalog struct {
+	Generation uint64
+	Functions  map[QName]FuncInfo // functions, procedures, aggregates, window functions
+	Relations  map[QName]RelInfo  // tables, views, materialised views, sequences, foreign tables, partitioned tables
+	// VolatileOperators, VolatileCasts (by target type name) and VolatileTypes (domains and
+	// types whose input function or constraint is not a plain read) hold bare names.
+	VolatileOperators map[string]bool
+	VolatileTypes     map[string]bool
+	// AttributeFunctions: bare names f for which t.f may call a function f(t) that is no plain read.
+	AttributeFunctions map[string]bool
+	// FunctionSchemas and RelationSchemas list, for a bare name, the schemas that have it:
+	// so that an unqualified name that no schema of the path has is known to be unknown.
+	DefaultIsolationSerializable bool // the database or server default is serializable
+}
+
+// Path is a resolved search path of one session: the schemas an unqualified name is looked up
+// in, in order, pg_catalog included where PostgreSQL puts it, schemas without USAGE left out.
+// Equal paths are one pointer (internal/catalog interns them), so the pointer is the cache key.
+type Path struct {
+	Schemas []string
+	Temp    bool // pg_temp exists in this session: an unqualified relation may be a temporary one
+}
