@@ -1,0 +1,345 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"pgweir/router"
+)
+
+// Config is a complete, checked configuration. It is immutable after LoadConfig: a reload
+// makes a new one.
+type Config struct {
+	Listen []Listener
+	Admin  Admin
+	Auth   Auth
+	TLS    ClientTLS // of listeners that have none of their own
+
+	// Tuning and Overrides at the top are what clusters, databases and users start from.
+	// Every pointer of these Overrides is set, but for FreshnessWait, whose default depends
+	// on the level.
+	Tuning
+	Overrides
+
+	Clusters  []*Cluster           // in the order of the file; never empty
+	Databases map[string]*Database // by the name a client asks for; "*" is the rest; never empty
+	Users     map[string]*User     // by name
+
+	Hold               Hold
+	BeginDefer         time.Duration // how long a deferred BEGIN waits for the first statement
+	ClientLoginTimeout time.Duration // for everything from accept to AuthenticationOk
+	MaxClientConn      int           // 0: no limit
+	UnknownSQLState    string        // failover.unknown_sqlstate: 08007 or 40003
+	DrainTimeout       time.Duration // how long a stop waits for transactions
+	StateDir           string        // "": what was seen of a cluster's line is lost at a restart
+	Zone               string        // where this process runs
+	Pool               PoolLimits
+	Log                Log
+
+	Warnings []string // what is accepted but should be known; one sentence each
+
+	origins map[string]string // path of a key → where its value came from
+	secrets map[string]bool   // paths whose values are never shown
+}
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	Addr      string // host:port, host may be empty
+	TLS       ClientTLS
+	Overrides // only Route, PoolMode, Consistency and ReadFrom are ever set
+}
+
+// Admin is the address that answers HTTP.
+type Admin struct {
+	Listen string // "": no HTTP
+}
+
+// Auth says where the secrets of clients come from; the users of the configuration come first.
+type Auth struct {
+	Query string // a query with $1 for the user's name, "default" for pgweir.user_lookup, "off"
+	File  string // PgBouncer's userlist.txt; "" for none
+}
+
+// Hold bounds what waits for a primary.
+type Hold struct {
+	Timeout time.Duration
+	Max     int // statements that wait at once
+}
+
+// PoolLimits bounds the connections to nodes, whatever pool they are in.
+type PoolLimits struct {
+	ConnectTimeout time.Duration // server_connect_timeout: dial, TLS and login
+	IdleTimeout    time.Duration // server_idle_timeout; 0: idle connections stay
+	Lifetime       time.Duration // server_lifetime; 0: they are never too old
+	WaitTimeout    time.Duration // query_wait_timeout: how long a statement waits for a connection; 0: no limit
+}
+
+// Log says how the process logs.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // text or json
+}
+
+// Cluster is one primary with its standbys. Its Tuning is complete: what the cluster does not
+// say itself is copied from the top.
+type Cluster struct {
+	Name     string
+	Nodes    []Node
+	Discover string // host:port of a dns:// source, "" for static nodes
+	Tuning
+	Overrides
+}
+
+// Node is one configured PostgreSQL address.
+type Node struct {
+	Name    string // what metrics and people see: name, else the host, with the port where the host alone is ambiguous
+	Host    string
+	Port    int
+	Zone    string
+	Tags    []string // sorted
+	Weight  int
+	Reads   bool
+	Promote bool
+}
+
+// Addr is what is dialled.
+func (n Node) Addr() string { return net.JoinHostPort(n.Host, strconv.Itoa(n.Port)) }
+
+// Tuning is what may differ between clusters and is asked of a cluster, not of a session.
+type Tuning struct {
+	Monitor          Monitor
+	ServerTLS        ServerTLS
+	TrustWindow      time.Duration
+	Probe            Probe
+	SamplingInterval time.Duration // sampling.min_interval
+	MaxLag           Lag
+	PrimaryRequire   string // primary.require: auto (peers with three or more nodes), peers, none
+	StartupGrace     time.Duration
+	DiscoveryForget  time.Duration
+	Routing          Routing
+}
+
+// Probe is how nodes are looked at.
+type Probe struct {
+	Interval time.Duration
+	Timeout  time.Duration
+	Fall     int // missed probes until a node is down
+	Rise     int // answered probes until it is up again
+}
+
+// Lag bounds how far behind a standby may be that answers reads. 0 in a part: no bound by it.
+type Lag struct {
+	Bytes int64
+	Time  time.Duration
+}
+
+// Routing is what a user tells the classifier about his functions.
+type Routing struct {
+	ReadOnlyFunctions    []string // volatile by the catalog, known to read only
+	SessionSafeFunctions []string // known to leave nothing in a session
+	TrustedExtensions    []string // nil: the server's contrib
+	Opaque               string   // pin or reset
+}
+
+// Overrides are the settings that a session's listener, user and database may change; nil:
+// this level does not say. Config.Settings resolves them.
+type Overrides struct {
+	Route              *router.RouteMode
+	Consistency        *router.Consistency
+	ReadFrom           *[]string
+	ReadsOnPrimary     *router.ReadsOnPrimary
+	Prefer             *string // zone or none
+	Offload            *int    // percentage of sessions
+	FreshnessWait      *time.Duration
+	PoolMode           *string // session
+	PoolSize           *int
+	Transactions       *string // primary
+	MaxUserConnections *int    // 0: no limit
+}
+
+// Database is what a client gets that asks for its name.
+type Database struct {
+	Name    string // "*" for the rest
+	Cluster string
+	DBName  string // the server's name; "" for the name the client asked for
+	Overrides
+}
+
+// User is what the configuration says of one user.
+type User struct {
+	Name      string
+	Password  Secret // "": auth.file or auth.query know it
+	Overrides        // for every database
+	Databases map[string]*Overrides
+}
+
+// Settings are what holds for one session: every level looked up, in the order listener, user
+// and database, user, database, cluster, top.
+type Settings struct {
+	Cluster       *Cluster
+	Entry         string // the key of databases that matched: the name, or "*"
+	DBName        string // what the server calls the database
+	ListenerRoute *router.RouteMode
+	Route         router.RouteMode
+	Consistency   router.Consistency
+	// ReadFrom: tags, any of which a node must have to answer reads; nil: every node.
+	ReadFrom       []string
+	ReadsOnPrimary router.ReadsOnPrimary
+	PreferZone     string // "": no zone is preferred
+	Offload        int
+	// FreshnessWait is the value for the session's level; a session that changes its level
+	// asks WaitAt.
+	FreshnessWait      time.Duration
+	PoolMode           string
+	PoolSize           int
+	Transactions       string
+	MaxUserConnections int // counted over all databases of the user; 0: no limit
+
+	wait *time.Duration
+}
+
+// The waits for a fresh standby where none is configured.
+const (
+	defaultFreshnessWait       = 10 * time.Millisecond
+	defaultFreshnessWaitGlobal = 20 * time.Millisecond
+)
+
+// WaitAt is freshness_wait at a consistency level.
+func (s Settings) WaitAt(level router.Consistency) time.Duration {
+	switch {
+	case s.wait != nil:
+		return *s.wait
+	case level == router.ConsistencyGlobal:
+		return defaultFreshnessWaitGlobal
+	default:
+		return defaultFreshnessWait
+	}
+}
+
+// NoDatabaseError says that no entry of databases takes a name; for a client it is 3D000.
+type NoDatabaseError struct{ Database string }
+
+// Error is in PostgreSQL's words.
+func (e *NoDatabaseError) Error() string {
+	return fmt.Sprintf("database %q does not exist", e.Database)
+}
+
+// Settings resolves what holds for a session of user on database that came in by
+// Listen[listener]. The only error is *NoDatabaseError.
+func (c *Config) Settings(listener int, database, user string) (Settings, error) {
+	db, ok := c.Databases[database]
+	if !ok {
+		if db, ok = c.Databases["*"]; !ok {
+			return Settings{}, &NoDatabaseError{Database: database}
+		}
+	}
+	cluster := c.Cluster(db.Cluster)
+	if cluster == nil {
+		panic("BUG: database " + db.Name + " names a cluster that validation did not check")
+	}
+	levels := []*Overrides{&c.Listen[listener].Overrides}
+	if u := c.Users[user]; u != nil {
+		if both := u.Databases[database]; both != nil {
+			levels = append(levels, both)
+		}
+		levels = append(levels, &u.Overrides)
+	}
+	levels = append(levels, &db.Overrides, &cluster.Overrides, &c.Overrides)
+
+	s := Settings{
+		Cluster: cluster, Entry: db.Name, DBName: db.DBName,
+		ListenerRoute:      c.Listen[listener].Route,
+		Route:              first(levels, func(o *Overrides) *router.RouteMode { return o.Route }),
+		Consistency:        first(levels, func(o *Overrides) *router.Consistency { return o.Consistency }),
+		ReadFrom:           first(levels, func(o *Overrides) *[]string { return o.ReadFrom }),
+		ReadsOnPrimary:     first(levels, func(o *Overrides) *router.ReadsOnPrimary { return o.ReadsOnPrimary }),
+		Offload:            first(levels, func(o *Overrides) *int { return o.Offload }),
+		PoolMode:           first(levels, func(o *Overrides) *string { return o.PoolMode }),
+		PoolSize:           first(levels, func(o *Overrides) *int { return o.PoolSize }),
+		Transactions:       first(levels, func(o *Overrides) *string { return o.Transactions }),
+		MaxUserConnections: first(levels, func(o *Overrides) *int { return o.MaxUserConnections }),
+	}
+	if s.DBName == "" {
+		s.DBName = database
+	}
+	if first(levels, func(o *Overrides) *string { return o.Prefer }) == "zone" {
+		s.PreferZone = c.Zone
+	}
+	if i := slices.IndexFunc(levels, func(o *Overrides) bool { return o.FreshnessWait != nil }); i >= 0 {
+		s.wait = levels[i].FreshnessWait
+	}
+	s.FreshnessWait = s.WaitAt(s.Consistency)
+	return s, nil
+}
+
+// first is the value of the first level that has one; the top level always has.
+func first[T any](levels []*Overrides, of func(*Overrides) *T) T {
+	for _, l := range levels {
+		if v := of(l); v != nil {
+			return *v
+		}
+	}
+	panic("BUG: a setting without a default")
+}
+
+// Cluster is the cluster of that name, nil when there is none.
+func (c *Config) Cluster(name string) *Cluster {
+	for _, cl := range c.Clusters {
+		if cl.Name == name {
+			return cl
+		}
+	}
+	return nil
+}
+
+// DefaultConfig is what holds where nothing is said. It has no nodes and so does not validate.
+func DefaultConfig() *Config {
+	return &Config{
+		Listen: []Listener{{Addr: "127.0.0.1:6432"}},
+		Admin:  Admin{Listen: "127.0.0.1:9187"},
+		Auth:   Auth{Query: "default"},
+		TLS:    ClientTLS{Mode: "default"},
+		Tuning: Tuning{
+			Monitor:          Monitor{User: "pgweir", Database: "postgres", PasswordTTL: 10 * time.Minute},
+			ServerTLS:        ServerTLS{Mode: "prefer"},
+			TrustWindow:      500 * time.Millisecond,
+			Probe:            Probe{Interval: 200 * time.Millisecond, Timeout: 500 * time.Millisecond, Fall: 3, Rise: 2},
+			SamplingInterval: 2 * time.Millisecond,
+			MaxLag:           Lag{Bytes: 16 << 20, Time: 10 * time.Second},
+			PrimaryRequire:   "auto",
+			StartupGrace:     5 * time.Second,
+			DiscoveryForget:  10 * time.Minute,
+			Routing:          Routing{Opaque: "pin"},
+		},
+		Overrides: Overrides{
+			Route:              new(router.RouteAuto),
+			Consistency:        new(router.ConsistencyApplication),
+			ReadFrom:           new([]string),
+			ReadsOnPrimary:     new(router.ReadsFallback),
+			Prefer:             new("none"),
+			Offload:            new(100),
+			PoolMode:           new("session"),
+			PoolSize:           new(20),
+			Transactions:       new("primary"),
+			MaxUserConnections: new(0),
+		},
+		Databases:          map[string]*Database{},
+		Users:              map[string]*User{},
+		Hold:               Hold{Timeout: 30 * time.Second, Max: 10000},
+		BeginDefer:         100 * time.Millisecond,
+		ClientLoginTimeout: time.Minute,
+		MaxClientConn:      10000,
+		UnknownSQLState:    "08007",
+		DrainTimeout:       30 * time.Second,
+		Pool: PoolLimits{
+			ConnectTimeout: 15 * time.Second, IdleTimeout: 10 * time.Minute,
+			Lifetime: time.Hour, WaitTimeout: 2 * time.Minute,
+		},
+		Log:     Log{Level: "info", Format: "text"},
+		origins: map[string]string{},
+		secrets: map[string]bool{},
+	}
+}
