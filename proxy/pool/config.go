@@ -1,0 +1,81 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// Config is what holds for all connections of a Pool.
+type Config struct {
+	// DefaultSize is the limit of a pool whose Spec names none.
+	DefaultSize int
+	// LoginTimeout bounds everything from the dialling to ReadyForQuery.
+	LoginTimeout time.Duration
+	// ResetTimeout bounds the DISCARD ALL of a Put.
+	ResetTimeout time.Duration
+	// CancelTimeout bounds a CancelRequest.
+	CancelTimeout time.Duration
+	// IdleTimeout is how long a connection may lie unused; 0: for ever.
+	IdleTimeout time.Duration
+	// Lifetime is the age after which a connection is not given out again; 0: none.
+	Lifetime time.Duration
+	// KeepAliveIdle, KeepAliveInterval and KeepAliveCount are those of TCP: after so long a
+	// silence so many probes at this distance decide that the node's host is gone.
+	KeepAliveIdle     time.Duration
+	KeepAliveInterval time.Duration
+	KeepAliveCount    int
+	// UserTimeout is TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged. Linux only.
+	UserTimeout time.Duration
+	// Dial replaces the way to a socket; nil: TCP and Unix sockets of this host with the
+	// options above. The network is "tcp" or "unix".
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// DefaultConfig is PgBouncer's habits where it has them, and a LAN's otherwise.
+func DefaultConfig() Config {
+	return Config{
+		DefaultSize:       20,
+		LoginTimeout:      15 * time.Second,
+		ResetTimeout:      5 * time.Second,
+		CancelTimeout:     10 * time.Second,
+		IdleTimeout:       10 * time.Minute,
+		Lifetime:          time.Hour,
+		KeepAliveIdle:     10 * time.Second,
+		KeepAliveInterval: 3 * time.Second,
+		KeepAliveCount:    3,
+		UserTimeout:       20 * time.Second,
+	}
+}
+
+// Validate returns everything that is wrong, joined.
+func (c Config) Validate() error {
+	var errs []error
+	if c.DefaultSize < 1 {
+		errs = append(errs, fmt.Errorf("DefaultSize: %d: must be at least 1", c.DefaultSize))
+	}
+	if c.KeepAliveCount < 1 {
+		errs = append(errs, fmt.Errorf("KeepAliveCount: %d: must be at least 1", c.KeepAliveCount))
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+		least time.Duration
+	}{
+		{"LoginTimeout", c.LoginTimeout, time.Millisecond},
+		{"ResetTimeout", c.ResetTimeout, time.Millisecond},
+		{"CancelTimeout", c.CancelTimeout, time.Millisecond},
+		{"IdleTimeout", c.IdleTimeout, 0},
+		{"Lifetime", c.Lifetime, 0},
+		{"KeepAliveIdle", c.KeepAliveIdle, time.Second},
+		{"KeepAliveInterval", c.KeepAliveInterval, time.Second},
+		{"UserTimeout", c.UserTimeout, 0},
+	} {
+		if d.value < d.least {
+			errs = append(errs, fmt.Errorf("%s: %v: must be at least %v", d.name, d.value, d.least))
+		}
+	}
+	return errors.Join(errs...)
+}

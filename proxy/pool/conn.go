@@ -1,0 +1,122 @@
+package pool
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"pgweir/internal/auth"
+	"pgweir/internal/pgwire"
+)
+
+// Key is what two sessions must have in common to use the same connection one after the other.
+type Key struct {
+	Cluster  string
+	Node     int // health.Node.ID
+	Database string
+	User     string
+	// Startup is a canonical form of the parameters that can only be given at startup.
+	Startup string
+}
+
+// Spec is everything needed to open a connection, and the key it is found by later.
+type Spec struct {
+	Key
+	Target
+	// NodeName is the node's name in metrics.
+	NodeName string
+	// Keys log the user in.
+	Keys auth.Keys
+	// AllowCleartext sends a password that the node asks for in the clear over an
+	// unencrypted network.
+	AllowCleartext bool
+	// Params go into the StartupMessage behind user and database, in this order.
+	Params []pgwire.Param
+	// OpenedMark is called once the node has said ReadyForQuery; nil: Conn.OpenedMark is 0.
+	OpenedMark func() uint64
+	// Size is the largest number of connections of this cluster, node, database and user; 0 is
+	// Config.DefaultSize. The last Get's counts.
+	Size int
+}
+
+// Conn is a logged-in connection to a node. Its fields belong to whoever holds the lease.
+type Conn struct {
+	Key
+	Link *pgwire.Link
+	// PID and Secret are from BackendKeyData; 0 and nil where the node sent none.
+	PID    uint32
+	Secret []byte
+	// Params is what the node reported at login, in order, kept up to date by DISCARD ALL: what
+	// a session finds that changes nothing.
+	Params []pgwire.Param
+	// Notices are the bodies of the NoticeResponses sent during the login, in order.
+	Notices [][]byte
+	// OpenedMark is what Spec.OpenedMark returned.
+	OpenedMark uint64
+	// Opened is when the node was ready.
+	Opened time.Time
+	// TLS says that the connection is encrypted.
+	TLS bool
+	// Dirty makes Put send DISCARD ALL. The lease's holder sets it when anything of the
+	// session may be left in the connection.
+	Dirty bool
+
+	cfg       Config
+	target    Target
+	pool      *group
+	slot      int // index in the pool's list of leases
+	retired   atomic.Bool
+	idleSince time.Time
+}
+
+// Cancel asks the node to cancel what this connection is doing, over a connection of its own and
+// within ctx and Config.CancelTimeout. When it returns nil the node has taken note: a
+// statement sent later is not hit. It may be called by any goroutine.
+func (c *Conn) Cancel(ctx context.Context) error {
+	return c.cfg.cancel(ctx, c.target, c.TLS, c.PID, c.Secret)
+}
+
+// Retired says whether the connection is to be closed when its lease ends.
+func (c *Conn) Retired() bool { return c.retired.Load() }
+
+// Param is the value that the node reported at login, "" if it did not.
+func (c *Conn) Param(name string) string {
+	for _, p := range c.Params {
+		if p.Name == name {
+			return p.Value
+		}
+	}
+	return ""
+}
+
+// setParam keeps what the node reports.
+func (c *Conn) setParam(name, value string) {
+	for i := range c.Params {
+		if c.Params[i].Name == name {
+			c.Params[i].Value = value
+			return
+		}
+	}
+	c.Params = append(c.Params, pgwire.Param{Name: name, Value: value})
+}
+
+// usable says whether an idle connection can be given out: nothing to read on it, not too old.
+func (c *Conn) usable(now time.Time) bool {
+	return !c.retired.Load() && !c.old(now) && len(c.Link.Buffered()) == 0 && silent(c.Link.Conn())
+}
+
+// old says whether the connection has reached its lifetime.
+func (c *Conn) old(now time.Time) bool {
+	return c.cfg.Lifetime > 0 && now.Sub(c.Opened) >= c.cfg.Lifetime
+}
+
+// leave says goodbye and closes. Nobody else may use the connection any more, and it must be
+// between statements.
+func (c *Conn) leave() {
+	_ = c.Link.SetWriteDeadline(time.Now().Add(goodbye))
+	_ = c.Link.Write(pgwire.AppendTerminate(nil))
+	_ = c.Link.Close()
+}
+
+// goodbye bounds the sending of Terminate.
+const goodbye = 100 * time.Millisecond

@@ -1,0 +1,317 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"pgweir/internal/pgwire"
+)
+
+// Pool is all connections to all nodes. Its methods may be called from any goroutine.
+type Pool struct {
+	cfg     Config
+	metrics *Metrics
+
+	mu struct {
+		sync.RWMutex
+		groups map[groupKey]*group
+		closed bool
+	}
+}
+
+// New is a pool without connections; it opens none before the first Get. The metrics must not
+// be nil.
+func New(cfg Config, m *Metrics) (*Pool, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("pool configuration: %w", err)
+	}
+	p := &Pool{cfg: cfg, metrics: m}
+	p.mu.groups = make(map[groupKey]*group)
+	m.add(p)
+	return p, nil
+}
+
+// Run closes idle connections that are dead, too old or unused for too long, until ctx ends. It
+// does not close the pool.
+func (p *Pool) Run(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case now := <-tick.C:
+			p.sweep(now)
+		}
+	}
+}
+
+// How often idle connections are looked at, and after how long without use an empty pool is
+// forgotten together with its series.
+const (
+	sweepEvery = 5 * time.Second
+	forget     = 5 * time.Minute
+)
+
+// sweep is one round of Run.
+func (p *Pool) sweep(now time.Time) {
+	for _, g := range p.all() {
+		leaveAll(g.sweep(now, p.cfg.IdleTimeout))
+		if !g.bury(now.Add(-forget)) {
+			continue
+		}
+		p.mu.Lock()
+		if p.mu.groups[g.key] == g {
+			delete(p.mu.groups, g.key)
+		}
+		p.mu.Unlock()
+	}
+}
+
+// Get is a lease on a connection for the spec's key: the idle one that was used last, or a new one,
+// opened by this call. While the pool is full it waits its turn until ctx ends. Errors are
+// *WaitError, *ConnectError or ErrClosed.
+func (p *Pool) Get(ctx context.Context, spec Spec) (*Conn, error) {
+	start := time.Now()
+	size := spec.Size
+	if size <= 0 {
+		size = p.cfg.DefaultSize
+	}
+	for {
+		g, err := p.group(&spec)
+		if err != nil {
+			return nil, err
+		}
+		got, again, err := g.acquire(ctx, spec.Startup, size)
+		switch {
+		case again:
+			continue
+		case errors.Is(err, ErrClosed):
+			return nil, err
+		case err != nil:
+			return nil, &WaitError{Key: spec.Key, Size: size, Waited: time.Since(start), Err: err}
+		}
+		conn, err := p.finish(ctx, &spec, g, got)
+		if err == nil {
+			g.wait.Observe(time.Since(start).Seconds())
+		}
+		return conn, err
+	}
+}
+
+// finish makes a lease of what was granted.
+func (p *Pool) finish(ctx context.Context, spec *Spec, g *group, got grant) (*Conn, error) {
+	if got.victim != nil {
+		got.victim.leave()
+	}
+	if got.conn != nil {
+		if got.conn.usable(time.Now()) {
+			return got.conn, nil
+		}
+		g.reopen(got.conn)
+		got.conn.leave()
+	}
+	conn, err := p.cfg.login(ctx, spec)
+	if err != nil {
+		g.failed()
+		return nil, err
+	}
+	g.opened(conn, got.epoch)
+	return conn, nil
+}
+
+// Put ends a lease: the connection is between statements, outside of a transaction, and all its
+// answers have been read. A Dirty one is reset first, within Config.ResetTimeout; where that
+// fails, or the connection was retired, it is closed. The caller must not touch it any more.
+func (p *Pool) Put(c *Conn) {
+	if c.retired.Load() || c.old(time.Now()) || len(c.Link.Buffered()) > 0 {
+		c.pool.drop(c)
+		c.leave()
+		return
+	}
+	if c.Dirty {
+		if err := c.reset(); err != nil {
+			p.Drop(c)
+			return
+		}
+		c.Dirty = false
+	}
+	c.pool.give(c)
+}
+
+// Drop ends a lease and closes the connection, whatever it is doing.
+func (p *Pool) Drop(c *Conn) {
+	_ = c.Link.Close()
+	c.pool.drop(c)
+}
+
+// errReset says that DISCARD ALL did not do what it should.
+var errReset = errors.New("DISCARD ALL was not answered as expected")
+
+// reset sends DISCARD ALL and waits for its end.
+func (c *Conn) reset() error {
+	if err := c.Link.SetDeadline(time.Now().Add(c.cfg.ResetTimeout)); err != nil {
+		return err
+	}
+	if err := c.Link.Write(pgwire.AppendQuery(nil, "DISCARD ALL")); err != nil {
+		return err
+	}
+	for range maxLoginMessages {
+		typ, body, err := c.Link.ReadMessage(maxLoginMessage)
+		if err != nil {
+			return err
+		}
+		switch typ {
+		case pgwire.MsgReadyForQuery:
+			status, err := pgwire.ParseReadyForQuery(body)
+			if err != nil || status != pgwire.TxIdle {
+				return errReset
+			}
+			return c.Link.SetDeadline(time.Time{})
+		case pgwire.MsgParameterStatus:
+			name, value, err := pgwire.ParseParameterStatus(body)
+			if err != nil {
+				return err
+			}
+			c.setParam(string(name), string(value))
+		case pgwire.MsgCommandComplete, pgwire.MsgNoticeResponse, pgwire.MsgNotificationResponse:
+		default:
+			return errReset
+		}
+	}
+	return errReset
+}
+
+// CloseNode closes the idle connections to a node and has the leased ones closed when they are
+// given back: the node left, or drains.
+func (p *Pool) CloseNode(cluster string, node int) {
+	p.Retire(func(k Key) bool { return k.Cluster == cluster && k.Node == node })
+}
+
+// Retire closes the idle connections whose keys match, and has the leased ones closed when they
+// are given back: what they were opened with is out of date.
+func (p *Pool) Retire(match func(Key) bool) { p.retire(match, false) }
+
+// Break does what CloseNode does and closes the sockets of the leased connections as well: the
+// next read or write of whoever holds one fails. For a node that is down, or no longer the
+// primary.
+func (p *Pool) Break(cluster string, node int) {
+	p.retire(func(k Key) bool { return k.Cluster == cluster && k.Node == node }, true)
+}
+
+// retire is Retire and Break.
+func (p *Pool) retire(match func(Key) bool, leases bool) {
+	for _, g := range p.all() {
+		idle, leased := g.retire(match, leases)
+		for _, c := range leased {
+			_ = c.Link.Close()
+		}
+		leaveAll(idle)
+	}
+}
+
+// Close refuses all further Gets, closes what is idle, and waits for the leases to end; when ctx
+// ends first their sockets are closed, and the context's cause is returned.
+func (p *Pool) Close(ctx context.Context) error {
+	p.mu.Lock()
+	p.mu.closed = true
+	p.mu.Unlock()
+	for _, g := range p.all() {
+		leaveAll(g.shut())
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for p.busy() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			for _, g := range p.all() {
+				for _, c := range g.leases() {
+					_ = c.Link.Close()
+				}
+			}
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// busy says whether anything is leased or being opened.
+func (p *Pool) busy() bool {
+	for _, s := range p.Stats() {
+		if s.Leased+s.Opening > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Stat is the numbers of the connections of one user to one database of one node.
+type Stat struct {
+	Cluster  string
+	Node     int
+	NodeName string
+	Database string
+	User     string
+	Size     int // the limit
+	Idle     int
+	Leased   int
+	Opening  int
+	Waiting  int // sessions
+}
+
+// Stats is the numbers of all pools, in no order.
+func (p *Pool) Stats() []Stat {
+	groups := p.all()
+	out := make([]Stat, 0, len(groups))
+	for _, g := range groups {
+		out = append(out, g.stat())
+	}
+	return out
+}
+
+// all is a copy of the table of pools.
+func (p *Pool) all() []*group {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	out := make([]*group, 0, len(p.mu.groups))
+	for _, g := range p.mu.groups {
+		out = append(out, g)
+	}
+	return out
+}
+
+// group is the pool for a spec, made if there is none.
+func (p *Pool) group(spec *Spec) (*group, error) {
+	key := groupKey{cluster: spec.Cluster, node: spec.Node, database: spec.Database, user: spec.User}
+	p.mu.RLock()
+	g, closed := p.mu.groups[key], p.mu.closed
+	p.mu.RUnlock()
+	if closed {
+		return nil, ErrClosed
+	}
+	if g != nil && !g.buried() {
+		return g, nil
+	}
+	fresh := &group{key: key, nodeName: spec.NodeName, wait: p.metrics.leaseWait(spec.Cluster, spec.NodeName)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return nil, ErrClosed
+	}
+	if now := p.mu.groups[key]; now != nil && now != g {
+		return now, nil
+	}
+	p.mu.groups[key] = fresh
+	return fresh, nil
+}
+
+// buried says whether the group has left, or is about to leave, the table.
+func (g *group) buried() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mu.dead
+}
