@@ -155,6 +155,14 @@ func (d *decoder) failAt(path, format string, args ...any) {
 	}
 }
 
+// failed says whether something is wrong at path or below it.
+func (d *decoder) failed(path string) bool {
+	return slices.ContainsFunc(d.problems, func(p placed) bool {
+		rest, below := strings.CutPrefix(p.Path, path)
+		return below && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}
+
 // position is where n stands, for a problem.
 func (d *decoder) position(n *yaml.Node) string {
 	if place := d.places[n]; place != "" {
@@ -186,10 +194,12 @@ func (d *decoder) all() error {
 	return out
 }
 
-// seen remembers that path was decoded from n.
+// seen remembers that path was decoded from n. A mapping is no origin: it gives no value to
+// the keys that it does not name.
 func (d *decoder) seen(n *yaml.Node, path string) {
 	d.nodes[path] = n
 	switch place := d.places[n]; {
+	case n.Kind == yaml.MappingNode:
 	case place != "":
 		d.origins[path] = originOf(place)
 	case n.Line > 0:

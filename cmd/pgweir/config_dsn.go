@@ -70,7 +70,7 @@ func addresses(host, port string) ([]string, error) {
 		ports = strings.Split(port, ",")
 	}
 	if len(ports) != 1 && len(ports) != len(hosts) {
-		return nil, fmt.Errorf("the DSN has %d hosts and %d ports", len(hosts), len(ports))
+		return nil, fmt.Errorf("the DSN has %s and %s", plural(len(hosts), "host"), plural(len(ports), "port"))
 	}
 	out := make([]string, len(hosts))
 	for i, h := range hosts {

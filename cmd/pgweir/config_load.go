@@ -225,10 +225,13 @@ func (d *decoder) putDSNs(root *yaml.Node, vals []string, place string) {
 	list := &yaml.Node{Kind: yaml.SequenceNode}
 	d.places[list] = place
 	said := map[string]string{} // path → value
-	for _, v := range vals {
+	for i, v := range vals {
 		dsn, err := parseDSN(v)
 		if err != nil {
-			d.failPlace(place, "nodes", "%v", err)
+			if len(vals) > 1 {
+				err = fmt.Errorf("DSN %d of %d: %w", i+1, len(vals), err)
+			}
+			d.failPlace(place, "", "%v", err)
 			continue
 		}
 		for _, hp := range dsn.hosts {

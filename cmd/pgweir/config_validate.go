@@ -249,6 +249,7 @@ func validateDatabases(d *decoder, c *Config) {
 		switch {
 		case db.Cluster == "" && len(c.Clusters) == 1:
 			db.Cluster = c.Clusters[0].Name
+		case d.failed(at):
 		case db.Cluster == "":
 			d.failAt(at, "needs a cluster: %s", strings.Join(names, ", "))
 		case !slices.Contains(names, db.Cluster):

@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -232,8 +232,8 @@ type path struct {
 
 func (f path) decode(d *decoder, n *yaml.Node, at string) {
 	mayBeEmpty(f.p).decode(d, n, at)
-	if name := *f.p; name != "" && d.places[n] == "" && f.dir != "" && name[0] != '/' {
-		*f.p = f.dir + "/" + name
+	if name := *f.p; name != "" && d.places[n] == "" && !filepath.IsAbs(name) {
+		*f.p = filepath.Join(f.dir, name)
 	}
 }
 
@@ -253,22 +253,13 @@ func (f secretFile) decode(d *decoder, n *yaml.Node, at string) {
 	}
 	content, err := os.ReadFile(name)
 	if err != nil {
-		d.fail(n, at, "cannot be read: %v", cause(err))
+		d.fail(n, at, "%s cannot be read: %s", name, plainCause(err))
 		return
 	}
 	*f.p = Secret(strings.TrimRight(string(content), "\r\n"))
 }
 
 func (f secretFile) show(string, emitter) {} // shown as the password it holds
-
-// cause is what went wrong without what was tried, where a message names that already.
-func cause(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return fmt.Errorf("%s: %w", pe.Path, pe.Err)
-	}
-	return err
-}
 
 // word is one value of a closed list.
 type word[T comparable] struct {
@@ -409,6 +400,9 @@ func (l lagValue) show(at string, emit emitter) {
 
 // parseAddr reads host:port; standard is the port where none is given, 0 when one must be.
 func parseAddr(s string, standard int) (host string, port int, err error) {
+	if strings.Contains(s, "://") {
+		return "", 0, fmt.Errorf("%q: is no address; give host:port, or use --node for a DSN", s)
+	}
 	host, rest, err := net.SplitHostPort(s)
 	if err != nil {
 		bare := strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")
@@ -433,6 +427,8 @@ func parseAddr(s string, standard int) (host string, port int, err error) {
 // checkHost refuses what cannot be the name or the address of a host.
 func checkHost(host string) error {
 	switch {
+	case strings.Contains(host, ":") && net.ParseIP(host) == nil:
+		return fmt.Errorf("%q: is no host; give host:port, or use --node for a DSN", host)
 	case strings.HasPrefix(host, "/"):
 		return fmt.Errorf("%q: Unix sockets are not available here; give host:port", host)
 	case strings.ContainsAny(host, " \t/@?,"):

@@ -64,7 +64,7 @@ func notYet(path string) string {
 	case last == "promotion.quorum", last == "hooks", last == "topology", last == "switchover",
 		last == "resolve_commits", last == "freshness_window", path == "failover.lost_writes",
 		path == "failover.replay", path == "routes":
-		return last + " is not available in this version"
+		return "is not available in this version"
 	default:
 		return ""
 	}

@@ -29,11 +29,22 @@ func (c *Config) Effective() []Effective {
 	return out
 }
 
-// origin is where the value at path came from: the place of the key itself, of the list or
-// mapping around it, or of the key above it that it was taken from.
+// origin is where the value at path came from: the place of the key itself, of the short form
+// that stands for it, or of the key above that it was taken from.
 func (c *Config) origin(path string) string {
-	for at := path; at != ""; at = parentPath(at) {
-		if o, ok := c.origins[at]; ok && !isGroup(at) {
+	if o, ok := c.origins[path]; ok {
+		return o
+	}
+	around, key := parentPath(path), path[strings.LastIndexByte(path, '.')+1:]
+	switch key {
+	case "addr", "host", "port", "listen":
+		if o, ok := c.origins[around]; ok {
+			return o
+		}
+	case "name":
+		return c.origin(around + ".host")
+	case "password":
+		if o, ok := c.origins[path+"_file"]; ok && strings.HasPrefix(path, "users.") {
 			return o
 		}
 	}
@@ -41,12 +52,6 @@ func (c *Config) origin(path string) string {
 		return c.origin(above)
 	}
 	return "default"
-}
-
-// isGroup says whether path is a mapping that gives no value to what it does not name.
-func isGroup(path string) bool {
-	return !strings.HasSuffix(path, "]") && (strings.HasPrefix(path, "clusters") || strings.HasPrefix(path, "databases") || strings.HasPrefix(path, "users")) &&
-		strings.Count(path, ".") <= 1
 }
 
 // inherited is the key of the top that a cluster's or listener's value starts from, "" for
