@@ -43,7 +43,8 @@ func parseDSN(s string) (*dsn, error) {
 		return nil, err
 	}
 	out := &dsn{said: map[string]string{}}
-	for word, val := range words {
+	for _, word := range slices.Sorted(maps.Keys(words)) {
+		val := words[word]
 		switch path, ok := dsnKeys[word]; {
 		case !ok:
 			if near := nearest(word, slices.Sorted(maps.Keys(dsnKeys))); near != "" {
@@ -102,8 +103,8 @@ func parseURI(s string) (map[string]string, error) {
 		where = where[at+1:]
 	}
 	words["dbname"] = db
-	for name, val := range words {
-		plain, err := url.PathUnescape(val)
+	for _, name := range slices.Sorted(maps.Keys(words)) {
+		plain, err := url.PathUnescape(words[name])
 		if err != nil {
 			return nil, fmt.Errorf("the %s of the DSN has a %% that is no escape; write %%25", name)
 		}

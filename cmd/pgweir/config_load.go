@@ -237,7 +237,8 @@ func (d *decoder) putDSNs(root *yaml.Node, vals []string, place string) {
 		for _, hp := range dsn.hosts {
 			list.Content = append(list.Content, d.synthetic(hp, place))
 		}
-		for path, val := range dsn.said {
+		for _, path := range slices.Sorted(maps.Keys(dsn.said)) {
+			val := dsn.said[path]
 			if before, ok := said[path]; ok && before != val {
 				shown := fmt.Sprintf("%q and %q", before, val)
 				if path == "monitor.password" {
