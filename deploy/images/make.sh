@@ -46,6 +46,7 @@ make_golang() {
     root=$(go env GOROOT)
     mkdir -p "$WORK/golang"
     cp "$HERE/golang.Dockerfile" "$WORK/golang/Dockerfile"
+    cp -L "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$WORK/golang/ca-certificates.crt"
     (cd "$root" && tar --exclude=testdata --exclude='*_test.go' -c VERSION go.env bin pkg src lib) \
         > "$WORK/golang/go.tar"
     docker build --quiet --tag $GOLANG "$WORK/golang" > /dev/null
