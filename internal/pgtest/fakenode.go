@@ -194,12 +194,14 @@ func DefaultStatus() [][2]string {
 
 // FakeConn is the server's end of one connection, played by a Script.
 type FakeConn struct {
-	N       int           // the node's connections are numbered from 1
-	PID     uint32        // what LoginX tells the client, with Secret and Status; a script may
-	Secret  []byte        // change them before
-	Status  [][2]string   //
-	Params  [][2]string   // of the StartupMessage, in order
-	Version uint32        // of the StartupMessage
+	N int // the node's connections are numbered from 1
+	// What Ready and the methods LoginX tell the client; a script may change them before.
+	PID    uint32
+	Secret []byte
+	Status [][2]string
+	// What the StartupMessage said: its parameters in order, and its version.
+	Params  [][2]string
+	Version uint32
 	Timeout time.Duration // of every read and write
 
 	conn      net.Conn // the socket, or TLS over it

@@ -7,7 +7,8 @@ import (
 )
 
 // FaultyConn is a connection with faults that a test puts in. Without any it is the connection
-// below. Faults may be put in and taken out at any time; a read or write that waits notices.
+// below. Faults may be put in and taken out at any time. A stalled read or write notices at once;
+// one that has begun on the connection below is finished there first.
 type FaultyConn struct {
 	net.Conn
 	in, out     *fault
@@ -31,7 +32,7 @@ type fault struct {
 		passed  int           // bytes that have gone through
 		split   int           // at most so many bytes at once; 0 is any number
 		cutAt   int           // after so many bytes comes err; −1 is never
-		err     error         //
+		err     error         // of the cut
 		stallAt int           // after so many bytes nothing moves; −1 is never
 		changed chan struct{} // closed at the next change of the faults
 	}
