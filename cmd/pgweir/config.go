@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"pgweir/router"
@@ -96,7 +97,7 @@ type Cluster struct {
 // Node is one configured PostgreSQL address.
 type Node struct {
 	Name    string // what metrics and people see: name, else the host, with the port where the host alone is ambiguous
-	Host    string
+	Host    string // name, address, or the directory of a Unix socket
 	Port    int
 	Zone    string
 	Tags    []string // sorted
@@ -105,32 +106,40 @@ type Node struct {
 	Promote bool
 }
 
-// Addr is what is dialled.
-func (n Node) Addr() string { return net.JoinHostPort(n.Host, strconv.Itoa(n.Port)) }
+// Addr is what is dialled: host:port, or the file of a Unix socket where Host is its directory.
+func (n Node) Addr() string {
+	if strings.HasPrefix(n.Host, "/") {
+		return fmt.Sprintf("%s/.s.PGSQL.%d", n.Host, n.Port)
+	}
+	return net.JoinHostPort(n.Host, strconv.Itoa(n.Port))
+}
 
 // Tuning is what may differ between clusters and is asked of a cluster, not of a session.
 type Tuning struct {
-	Monitor          Monitor
-	ServerTLS        ServerTLS
-	TrustWindow      time.Duration
-	Probe            Probe
-	SamplingInterval time.Duration // sampling.min_interval
-	MaxLag           Lag
-	PrimaryRequire   string // primary.require: auto (peers with three or more nodes), peers, none
-	StartupGrace     time.Duration
-	DiscoveryForget  time.Duration
-	Routing          Routing
+	Monitor           Monitor
+	ServerTLS         ServerTLS
+	TrustWindow       time.Duration
+	Probe             Probe
+	SamplingInterval  time.Duration // sampling.min_interval
+	MaxLag            Lag
+	PrimaryRequire    string // primary.require: auto (peers with three or more nodes), peers, none
+	StartupGrace      time.Duration
+	DiscoveryInterval time.Duration
+	DiscoveryForget   time.Duration
+	Routing           Routing
 }
 
 // Probe is how nodes are looked at.
 type Probe struct {
-	Interval time.Duration
-	Timeout  time.Duration
-	Fall     int // missed probes until a node is down
-	Rise     int // answered probes until it is up again
+	Interval        time.Duration
+	Timeout         time.Duration
+	StandbyInterval time.Duration // between two looks at whether a standby was promoted
+	FreshInterval   time.Duration // between two connections made only to see whether one can be made
+	Fall            int           // missed probes until a node is down
+	Rise            int           // answered probes until it is up again
 }
 
-// Lag bounds how far behind a standby may be that answers reads. 0 in a part: no bound by it.
+// Lag bounds how far behind a standby may be that answers reads; both bounds hold.
 type Lag struct {
 	Bytes int64
 	Time  time.Duration
@@ -303,16 +312,20 @@ func DefaultConfig() *Config {
 		Auth:   Auth{Query: "default"},
 		TLS:    ClientTLS{Mode: "default"},
 		Tuning: Tuning{
-			Monitor:          Monitor{User: "pgweir", Database: "postgres", PasswordTTL: 10 * time.Minute},
-			ServerTLS:        ServerTLS{Mode: "prefer"},
-			TrustWindow:      500 * time.Millisecond,
-			Probe:            Probe{Interval: 200 * time.Millisecond, Timeout: 500 * time.Millisecond, Fall: 3, Rise: 2},
-			SamplingInterval: 2 * time.Millisecond,
-			MaxLag:           Lag{Bytes: 16 << 20, Time: 10 * time.Second},
-			PrimaryRequire:   "auto",
-			StartupGrace:     5 * time.Second,
-			DiscoveryForget:  10 * time.Minute,
-			Routing:          Routing{Opaque: "pin"},
+			Monitor:     Monitor{User: "pgweir", Database: "postgres", PasswordTTL: 10 * time.Minute},
+			ServerTLS:   ServerTLS{Mode: "prefer"},
+			TrustWindow: 500 * time.Millisecond,
+			Probe: Probe{
+				Interval: 200 * time.Millisecond, Timeout: 500 * time.Millisecond,
+				StandbyInterval: 50 * time.Millisecond, FreshInterval: 5 * time.Second, Fall: 3, Rise: 2,
+			},
+			SamplingInterval:  2 * time.Millisecond,
+			MaxLag:            Lag{Bytes: 16 << 20, Time: 10 * time.Second},
+			PrimaryRequire:    "auto",
+			StartupGrace:      5 * time.Second,
+			DiscoveryInterval: 5 * time.Second,
+			DiscoveryForget:   10 * time.Minute,
+			Routing:           Routing{Opaque: "pin"},
 		},
 		Overrides: Overrides{
 			Route:              new(router.RouteAuto),

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -77,7 +79,7 @@ func addresses(host, port string) ([]string, error) {
 	for i, h := range hosts {
 		p := ports[min(i, len(ports)-1)]
 		if p != "" {
-			if strings.Contains(h, ":") && h[0] != '[' {
+			if strings.Contains(h, ":") && h[0] != '[' && h[0] != '/' {
 				h = "[" + h + "]"
 			}
 			h += ":" + p
@@ -86,7 +88,10 @@ func addresses(host, port string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[i] = Node{Host: name, Port: number}.Addr()
+		out[i] = net.JoinHostPort(name, strconv.Itoa(number))
+		if strings.HasPrefix(name, "/") {
+			out[i] = name + ":" + strconv.Itoa(number)
+		}
 	}
 	return out, nil
 }

@@ -68,7 +68,7 @@ func tuning(t *Tuning, dir string) section {
 		}},
 		{"server_tls", "TLS with the nodes", section{
 			{"mode", "libpq's sslmode", choice(&t.ServerTLS.Mode, words("disable", "allow", "prefer", "require", "verify-ca", "verify-full")...)},
-			{"ca", "authorities, PEM", path{&t.ServerTLS.CA, dir}},
+			{"ca", "authorities, PEM; system for those of the machine", path{&t.ServerTLS.CA, dir}},
 			{"cert", "pgweir's own certificate, PEM", path{&t.ServerTLS.Cert, dir}},
 			{"key", "its key, PEM", path{&t.ServerTLS.Key, dir}},
 		}},
@@ -76,6 +76,8 @@ func tuning(t *Tuning, dir string) section {
 		{"probe", "how nodes are looked at", section{
 			{"interval", "time between two probes of a node", duration(&t.Probe.Interval, 5*time.Millisecond, time.Minute)},
 			{"timeout", "when a probe counts as missed", duration(&t.Probe.Timeout, 5*time.Millisecond, time.Minute)},
+			{"standby_interval", "time between two looks at whether a standby was promoted", duration(&t.Probe.StandbyInterval, 5*time.Millisecond, time.Minute)},
+			{"fresh_interval", "time between two connections made only to see whether one can be made", duration(&t.Probe.FreshInterval, 100*time.Millisecond, time.Hour)},
 			{"fall", "missed probes until a node is down", integer(&t.Probe.Fall, 1, 100)},
 			{"rise", "answered probes until it is up again", integer(&t.Probe.Rise, 1, 100)},
 		}},
@@ -90,7 +92,8 @@ func tuning(t *Tuning, dir string) section {
 			{"grace", "how long to look for a majority before a primary is taken unconfirmed", duration(&t.StartupGrace, 0, 10*time.Minute)},
 		}},
 		{"discovery", "nodes that come and go", section{
-			{"forget", "how long a node that left counts for the majority", duration(&t.DiscoveryForget, 0, 365*24*time.Hour)},
+			{"interval", "time between two look-ups", duration(&t.DiscoveryInterval, 100*time.Millisecond, time.Hour)},
+			{"forget", "how long a node that left counts for the majority", duration(&t.DiscoveryForget, time.Second, 365*24*time.Hour)},
 		}},
 		{"promotion", "who promotes a standby", choice(new("external"),
 			word[string]{name: "external", val: "external"},

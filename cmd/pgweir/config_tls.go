@@ -95,10 +95,13 @@ func (k *keyPair) current() (*tls.Certificate, error) {
 // ServerTLS is TLS between pgweir and the nodes, with libpq's sslmode words and meanings.
 type ServerTLS struct {
 	Mode string
-	CA   string // "": the system's authorities for verify-ca and verify-full
+	CA   string // a file, or "system" for the authorities of the machine
 	Cert string // pgweir's own certificate
 	Key  string
 }
+
+// systemCA stands for the authorities of the machine, as in libpq's sslrootcert.
+const systemCA = "system"
 
 // Tried says whether TLS is asked for at the first attempt.
 func (t ServerTLS) Tried() bool { return t.Mode != "disable" && t.Mode != "allow" }
@@ -117,7 +120,7 @@ func (t ServerTLS) Config(host string) (*tls.Config, error) {
 		return nil, nil
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, NextProtos: []string{"postgresql"}}
-	if t.CA != "" {
+	if t.CA != "" && t.CA != systemCA {
 		roots, err := authorities(t.CA)
 		if err != nil {
 			return nil, err

@@ -125,8 +125,14 @@ func validateTuning(d *decoder, t Tuning, key func(string) string) {
 	case tls.Key != "" && tls.Cert == "":
 		d.failAt(key("server_tls.key"), "needs a cert")
 	}
+	switch verifies := tls.Mode == "verify-ca" || tls.Mode == "verify-full"; {
+	case verifies && tls.CA == "":
+		d.failAt(d.given(key("server_tls.mode")), "%q needs a ca: a file, or system", tls.Mode)
+	case tls.CA == systemCA && tls.Mode != "verify-full":
+		d.failAt(d.given(key("server_tls.ca")), "\"system\": everybody gets a certificate from one of them, so the name must be checked too: mode verify-full")
+	}
 	for k, name := range map[string]string{"ca": tls.CA, "cert": tls.Cert, "key": tls.Key} {
-		if name != "" {
+		if name != "" && name != systemCA {
 			d.needFile(key("server_tls."+k), name)
 		}
 	}

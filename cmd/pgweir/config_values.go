@@ -232,7 +232,7 @@ type path struct {
 
 func (f path) decode(d *decoder, n *yaml.Node, at string) {
 	mayBeEmpty(f.p).decode(d, n, at)
-	if name := *f.p; name != "" && d.places[n] == "" && !filepath.IsAbs(name) {
+	if name := *f.p; name != "" && name != systemCA && d.places[n] == "" && !filepath.IsAbs(name) {
 		*f.p = filepath.Join(f.dir, name)
 	}
 }
@@ -370,8 +370,8 @@ func (l lagValue) decode(d *decoder, n *yaml.Node, at string) {
 		size, sizeErr := parseSize(s)
 		span, timeErr := parseDuration(s)
 		switch {
-		case s == "0":
-			d.fail(item, at, "\"0\": needs a unit: 0B for no bound by size, 0s for no bound by time")
+		case sizeErr == nil && size == 0, timeErr == nil && span == 0:
+			d.fail(item, at, "%q: more than nothing is accepted; a standby is always a little behind", s)
 		case sizeErr == nil:
 			l.p.Bytes = size
 			sizes++
@@ -388,20 +388,16 @@ func (l lagValue) decode(d *decoder, n *yaml.Node, at string) {
 }
 
 func (l lagValue) show(at string, emit emitter) {
-	size, span := formatSize(l.p.Bytes), formatDuration(l.p.Time)
-	if l.p.Bytes == 0 {
-		size = "0B"
-	}
-	if l.p.Time == 0 {
-		span = "0s"
-	}
-	emit(at, "["+size+", "+span+"]", false)
+	emit(at, "["+formatSize(l.p.Bytes)+", "+formatDuration(l.p.Time)+"]", false)
 }
 
 // parseAddr reads host:port; standard is the port where none is given, 0 when one must be.
 func parseAddr(s string, standard int) (host string, port int, err error) {
 	if strings.Contains(s, "://") {
 		return "", 0, fmt.Errorf("%q: is no address; give host:port, or use --node for a DSN", s)
+	}
+	if strings.HasPrefix(s, "/") && standard != 0 {
+		return parseSocket(s, standard)
 	}
 	host, rest, err := net.SplitHostPort(s)
 	if err != nil {
@@ -424,13 +420,25 @@ func parseAddr(s string, standard int) (host string, port int, err error) {
 	return host, port, checkHost(host)
 }
 
+// parseSocket reads the directory of a Unix socket, with :port behind it or without.
+func parseSocket(s string, standard int) (dir string, port int, err error) {
+	dir, rest, found := strings.Cut(s, ":")
+	if !found {
+		return dir, standard, nil
+	}
+	if port, err = strconv.Atoi(rest); err != nil || port < 1 || port > 65535 {
+		return "", 0, fmt.Errorf("%q: %q is no port; 1 to 65535 are", s, rest)
+	}
+	return dir, port, nil
+}
+
 // checkHost refuses what cannot be the name or the address of a host.
 func checkHost(host string) error {
 	switch {
 	case strings.Contains(host, ":") && net.ParseIP(host) == nil:
 		return fmt.Errorf("%q: is no host; give host:port, or use --node for a DSN", host)
-	case strings.HasPrefix(host, "/"):
-		return fmt.Errorf("%q: Unix sockets are not available here; give host:port", host)
+	case strings.HasPrefix(host, "/"): // the directory of a Unix socket
+		return nil
 	case strings.ContainsAny(host, " \t/@?,"):
 		return fmt.Errorf("%q: is no host; give host:port, or use --node for a DSN", host)
 	}
