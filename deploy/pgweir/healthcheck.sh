@@ -1,7 +1,8 @@
 #!/bin/bash
 # Healthy: the admin address answers /readyz with 200. Nothing but bash is needed for it.
 set -eu
-readonly PORT=${PGWEIR_ADMIN_PORT:-9187}
+admin=${PGWEIR_ADMIN:-:9187}
+readonly PORT=${admin##*:}
 exec 3<> "/dev/tcp/127.0.0.1/$PORT"
 printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
 read -r -t 2 status <&3
