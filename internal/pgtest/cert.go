@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"testing"
@@ -30,11 +31,20 @@ type Pair struct{ Cert, Key []byte }
 // NewCA is a fresh authority that nobody else trusts.
 func NewCA(tb testing.TB) *CA {
 	tb.Helper()
+	ca, err := MakeCA()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ca.tb = tb
+	return ca
+}
+
+// MakeCA is NewCA for callers outside of a test, who must use Sign.
+func MakeCA() (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		tb.Fatalf("make a key: %v", err)
+		return nil, fmt.Errorf("make a key: %w", err)
 	}
-	ca := &CA{tb: tb, key: key}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
@@ -42,13 +52,13 @@ func NewCA(tb testing.TB) *CA {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
-		tb.Fatalf("sign the authority: %v", err)
+		return nil, fmt.Errorf("sign the authority: %w", err)
 	}
-	if ca.cert, err = x509.ParseCertificate(der); err != nil {
-		tb.Fatalf("parse the authority: %v", err)
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("parse the authority: %w", err)
 	}
-	ca.PEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return ca
+	return &CA{PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), cert: cert, key: key}, nil
 }
 
 // Pool is the authority as the only one that is trusted.
@@ -58,17 +68,26 @@ func (ca *CA) Pool() *x509.CertPool {
 	return p
 }
 
-// Issue signs a certificate with this common name and these alternative names, addresses or host
-// names, for servers and clients.
+// Issue is Sign for a test.
 func (ca *CA) Issue(commonName string, names ...string) Pair {
 	ca.tb.Helper()
+	p, err := ca.Sign(commonName, names...)
+	if err != nil {
+		ca.tb.Fatal(err)
+	}
+	return p
+}
+
+// Sign makes a certificate with this common name and these alternative names, addresses or host
+// names, for servers and clients.
+func (ca *CA) Sign(commonName string, names ...string) (Pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		ca.tb.Fatalf("make a key: %v", err)
+		return Pair{}, fmt.Errorf("make a key: %w", err)
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
 	if err != nil {
-		ca.tb.Fatalf("make a serial number: %v", err)
+		return Pair{}, fmt.Errorf("make a serial number: %w", err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: commonName},
@@ -85,16 +104,16 @@ func (ca *CA) Issue(commonName string, names ...string) Pair {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, &key.PublicKey, ca.key)
 	if err != nil {
-		ca.tb.Fatalf("sign a certificate: %v", err)
+		return Pair{}, fmt.Errorf("sign a certificate: %w", err)
 	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		ca.tb.Fatalf("encode a key: %v", err)
+		return Pair{}, fmt.Errorf("encode a key: %w", err)
 	}
 	return Pair{
 		Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		Key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-	}
+	}, nil
 }
 
 // TLS is the pair as a server's or client's certificate.

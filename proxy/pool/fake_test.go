@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -17,8 +18,19 @@ import (
 	"pgweir/internal/pgwire"
 )
 
-// TestMain looks for goroutines that outlive the tests.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain ends the shared server and looks for goroutines that outlive the tests.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	err := stopShared()
+	if code == 0 && err == nil {
+		err = goleak.Find()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // newPool is a pool that is closed with the test.
 func newPool(t *testing.T, change func(*Config)) *Pool {
