@@ -1,7 +1,5 @@
 package router
 
-// Effect of calling a function or reading a relation, as the catalog tells it.
-
 // NameVerdict is what the catalog says about reading a relation or calling a function.
 type NameVerdict uint8
 
@@ -31,6 +29,12 @@ type RelInfo struct {
 	ReadNextval  bool
 	WriteOpaque  bool // triggers, rules, defaults and policies that a write reaches
 	WriteNextval bool // defaults, identity, triggers
+	// Reason is why Read is not VerdictRead, where Kind and Persistence do not tell (a view
+	// over an unlogged table); ReasonUnknown leaves it to the classifier.
+	Reason Reason
+	// Calls: reading it calls functions that are not built in (views, policies), so that a
+	// standby may refuse it in the middle of its answer.
+	Calls bool
 	// Columns of composite attribute notation are not listed: see Attributes in Catalog.
 }
 
@@ -52,6 +56,14 @@ type Catalog struct {
 	// FunctionSchemas and RelationSchemas list, for a bare name, the schemas that have it:
 	// so that an unqualified name that no schema of the path has is known to be unknown.
 	DefaultIsolationSerializable bool // the database or server default is serializable
+	// AssumeTables: there is no database to ask. A relation that is not listed counts as an
+	// ordinary table without triggers; a function that is not listed stays unknown.
+	AssumeTables bool
+	// FixedSettings: settings of extensions ("a.b") that a client cannot set, so that SHOW
+	// and current_setting of them describe a node.
+	FixedSettings map[string]bool
+	// OpaqueDDL: an event trigger is there whose function can leave state in the session.
+	OpaqueDDL bool
 }
 
 // Path is a resolved search path of one session: the schemas an unqualified name is looked up

@@ -40,6 +40,13 @@ const (
 	FlagUnparsed          // the scanner did not understand the text completely
 	FlagPgweir            // SHOW pgweir.* / SET pgweir.*: answered by pgweir itself
 	FlagCurrval           // asks for currval or lastval
+	// FlagReadInReadOnly: primary by class, but a read inside a read-only transaction: LOCK …
+	// ACCESS SHARE, and reads behind a plain BEGIN whose session is read-only by default.
+	FlagReadInReadOnly
+	FlagUnknownName // names something that the catalog view does not know: it should be read again soon
+	FlagNames       // changes how the names or bytes of what follows are read (search_path, role, client_encoding …)
+	FlagBegin       // holds a BEGIN that is not READ ONLY
+	FlagReads       // holds a statement of class read
 )
 
 // Pin is why a session keeps its connection to the primary.
@@ -58,6 +65,7 @@ const (
 	PinOpaque
 	PinBackendPID
 	PinSequence
+	pinCount
 )
 
 // EffectKind is one way in which a statement changes the session's state.
@@ -69,7 +77,7 @@ const (
 	EffectSet                           // SET name = value (Local: SET LOCAL); set_config with known arguments
 	EffectReset                         // RESET name, SET name TO DEFAULT
 	EffectResetAll                      // RESET ALL
-	EffectSetRole                       // SET ROLE value; Value "none" and RESET ROLE are EffectReset of "role"
+	EffectSetRole                       // SET ROLE value, none included; RESET ROLE is EffectReset of "role"
 	EffectSetSessionAuth                // SET SESSION AUTHORIZATION; RESET likewise with EffectReset
 	EffectSetCharacteristics            // SET SESSION CHARACTERISTICS AS TRANSACTION …: Name is the setting, Value its text
 	EffectSetTransaction                // SET TRANSACTION …: Tx says what
@@ -91,6 +99,7 @@ const (
 	EffectPrepareTransaction            // PREPARE TRANSACTION
 	EffectDeclare                       // DECLARE name CURSOR; a hold cursor also has EffectPin
 	EffectCloseCursor                   // CLOSE name; Name "*" for all
+	EffectUnlock                        // pg_advisory_unlock…: the pin may be gone, pg_locks tells
 )
 
 // TxMode is what BEGIN or SET TRANSACTION asks of a transaction; the zero value asks nothing.
@@ -119,7 +128,10 @@ type Effect struct {
 	AndChain bool   // COMMIT AND CHAIN, ROLLBACK AND CHAIN
 	Name     string // lower-cased unless quoted: setting, statement, channel, savepoint, cursor
 	Value    string // the client's own text of the value, ready to stand behind "SET name TO "; for set_config: a quoted literal
-	Tx       TxMode
+	// ByFunction: set_config made the setting, and only set_config(Name, Value, Local) makes the
+	// same again: SET would quote the elements of a list. Value "" with Local: not known.
+	ByFunction bool
+	Tx         TxMode
 }
 
 // Unit is what the classifier says of one simple-query string or of one prepared statement's

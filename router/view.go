@@ -1,6 +1,10 @@
 package router
 
-import "pgweir/health"
+import (
+	"time"
+
+	"pgweir/health"
+)
 
 // RouteMode is the setting route (behaviour.md §2, "Switching it on").
 type RouteMode uint8
@@ -56,8 +60,16 @@ type View struct {
 	ReadFrom    []string // tags, any of which a reading node must have; nil: all
 	PreferZone  string   // "" when no zone is preferred
 	MaxLagBytes int64
-	Avoid       uint64       // bit set of node IDs (mod 64) already tried for this unit
-	Held        *health.Node // a standby lease at hand, preferred when it is as good as another
+	// MaxLagTime is max_lag in time, for the level eventual; 0: not limited, like MaxLagBytes.
+	MaxLagTime time.Duration
+	// LocalHint is SET LOCAL pgweir.route of the transaction, the strongest hint.
+	LocalHint Hint
+	// ReadOnly: the session's transactions are read-only by default, a plain BEGIN included.
+	ReadOnly bool
+	// FreshnessWait is how much longer the unit may wait for a sample; 0 when it has waited.
+	FreshnessWait time.Duration
+	Avoid         uint64       // bit set of node IDs (mod 64) already tried for this unit
+	Held          *health.Node // a standby lease at hand, preferred when it is as good as another
 }
 
 // Decision is where a unit goes and why.
@@ -67,6 +79,12 @@ type Decision struct {
 	Target Target
 	Reason Reason
 	Wait   Wait
+	// Refuse: a standby was asked for and would refuse: the client gets ERROR 25006.
+	Refuse bool
+	// Unproven: a read that goes to the primary while nothing proves yet that the primary shows
+	// all that the session's last read saw on a standby: wait for a sample up to freshness_wait,
+	// then go and count it (freshness_unproven_total).
+	Unproven bool
 }
 
 // Target is the kind of node that was chosen; a label of metrics.
@@ -88,4 +106,5 @@ const (
 	WaitNone    Wait = iota
 	WaitFresh        // a sample that makes a standby fresh, up to freshness_wait
 	WaitPrimary      // a primary, up to hold.timeout
+	WaitStandby      // a standby that may answer, up to hold.timeout (reads_on_primary: never)
 )

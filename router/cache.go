@@ -1,0 +1,341 @@
+package router
+
+import (
+	"bytes"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+)
+
+// ways is how many entries share a bucket of the cache.
+const ways = 8
+
+// maxLearned is how many shapes are remembered as refused by a standby.
+const maxLearned = 65536
+
+// cache remembers the units of statements in two tables: by exact text, and by shape. A
+// table is an array of slots in buckets; a slot is read and replaced atomically and no lock is
+// held on the way to a unit, so every bucket is a shard of its own. An entry is believed only
+// when its whole key is equal.
+type cache struct {
+	seed   maphash.Seed
+	texts  table
+	shapes table
+	seen   []atomic.Uint32 // hashes of texts seen once: a text is kept from its second time on
+	pool   sync.Pool       // of *[]byte, for shapes
+
+	learning sync.Mutex
+	learned  atomic.Pointer[map[learnedKey]struct{}] // replaced as a whole
+}
+
+// learnedKey names a shape of one database that a standby refused.
+type learnedKey struct {
+	cluster, database string
+	hash              uint64
+}
+
+// entry is one remembered unit.
+type entry struct {
+	hash     uint64
+	key      string // the text, or the shape
+	cluster  string
+	database string
+	gen      uint64
+	path     *Path
+	std      bool
+	exact    bool // of a shape: constants decide, so ask by text
+	used     atomic.Bool
+	units    [HintAuto + 1]*Unit // by the hint of the leading comment
+	own      Unit
+	hinted   [HintAuto]Unit
+}
+
+// newCache makes a cache of about size entries a table.
+func newCache(size, maxBytes int) *cache {
+	c := &cache{seed: maphash.MakeSeed()}
+	n := ways
+	for n < size {
+		n *= 2
+	}
+	c.texts.init(n, maxBytes/2)
+	c.shapes.init(n, maxBytes/2)
+	c.seen = make([]atomic.Uint32, n)
+	c.pool.New = func() any {
+		b := make([]byte, 0, maxShape+256)
+		return &b
+	}
+	return c
+}
+
+// table is an array of buckets.
+type table struct {
+	slots    []atomic.Pointer[entry]
+	mask     uint64
+	bytes    atomic.Int64
+	maxBytes int64
+	hand     atomic.Uint64
+}
+
+// init gives the table n slots, a power of two.
+func (t *table) init(n, maxBytes int) {
+	t.slots = make([]atomic.Pointer[entry], n)
+	t.mask = uint64(n/ways - 1)
+	t.maxBytes = int64(maxBytes)
+}
+
+// bucket is the slots that an entry with the hash may stand in.
+func (t *table) bucket(hash uint64) []atomic.Pointer[entry] {
+	i := (hash & t.mask) * ways
+	return t.slots[i : i+ways]
+}
+
+// is reports whether the entry is that of key in env.
+func (e *entry) is(hash uint64, key []byte, env *Env) bool {
+	return e.hash == hash && e.std == env.StdStrings && e.path == env.Path && e.gen == env.generation() &&
+		string(key) == e.key && e.database == env.Database && e.cluster == env.Cluster
+}
+
+// get is the entry of key in env, nil when there is none.
+func (t *table) get(hash uint64, key []byte, env *Env) *entry {
+	b := t.bucket(hash)
+	for i := range b {
+		if e := b[i].Load(); e != nil && e.is(hash, key, env) {
+			if !e.used.Load() {
+				e.used.Store(true)
+			}
+			return e
+		}
+	}
+	return nil
+}
+
+// put stores e, in the place of an entry with the same key, an empty slot, or one that was
+// not used of late.
+func (t *table) put(e *entry, key []byte, env *Env) {
+	b := t.bucket(e.hash)
+	victim := -1
+	for i := range b {
+		old := b[i].Load()
+		if old != nil && old.is(e.hash, key, env) {
+			victim = i
+			break
+		}
+		if old == nil && victim < 0 {
+			victim = i
+		}
+	}
+	for turn := 0; victim < 0; turn++ {
+		i := int(t.hand.Add(1) % ways)
+		if old := b[i].Load(); old == nil || !old.used.Swap(false) || turn >= 2*ways {
+			victim = i
+		}
+	}
+	t.replace(&b[victim], e)
+	for n := 0; t.bytes.Load() > t.maxBytes && n < len(t.slots); n++ {
+		slot := &t.slots[t.hand.Add(1)%uint64(len(t.slots))]
+		if old := slot.Load(); old != nil && old != e && !old.used.Swap(false) {
+			t.replace(slot, nil)
+		}
+	}
+}
+
+// replace puts e into a slot and keeps count of the bytes.
+func (t *table) replace(slot *atomic.Pointer[entry], e *entry) {
+	old := slot.Swap(e)
+	if old != nil {
+		t.bytes.Add(-old.size())
+	}
+	if e != nil {
+		t.bytes.Add(e.size())
+	}
+}
+
+// size is about what the entry takes.
+func (e *entry) size() int64 { return int64(len(e.key)) + 1024 }
+
+// generation is the catalog's generation; no catalog at all is one of its own.
+func (env *Env) generation() uint64 {
+	if env.Catalog == nil {
+		return ^uint64(0)
+	}
+	return env.Catalog.Generation
+}
+
+// hash is the hash of key in env.
+func (c *cache) hash(key []byte, env *Env) uint64 {
+	h := maphash.Bytes(c.seed, key) ^ env.generation()*0x9e3779b97f4a7c15
+	h ^= maphash.String(c.seed, env.Database) * 3
+	h ^= maphash.Comparable(c.seed, env.Path) * 5
+	if env.StdStrings {
+		h = ^h
+	}
+	return h ^ h>>32
+}
+
+// classify is the unit of a text, remembered or made.
+func (c *cache) classify(text []byte, env *Env) *Unit {
+	hash := c.hash(text, env)
+	if e := c.texts.get(hash, text, env); e != nil {
+		return e.units[HintNone]
+	}
+	if len(text) > 16*maxShape {
+		return c.fresh(text, env)
+	}
+	scratch := c.pool.Get().(*[]byte)
+	key, ok := shape((*scratch)[:0], text, env.StdStrings)
+	var u *Unit
+	if ok {
+		u = c.byShape(key, hash, text, env)
+	} else {
+		u = c.fresh(text, env)
+	}
+	c.pool.Put(scratch)
+	return u
+}
+
+// byShape is classify for a text whose shape is key.
+func (c *cache) byShape(key []byte, textHash uint64, text []byte, env *Env) *Unit {
+	hash := c.hash(key, env)
+	e := c.shapes.get(hash, key, env)
+	if e != nil && !e.exact {
+		u := e.units[leadingHint(text)]
+		c.keepText(textHash, text, env, u)
+		return u
+	}
+	u, literals := parse(text, env)
+	if c.isLearned(key, env) {
+		u, literals = learnedUnit(u), false
+	}
+	if e == nil {
+		c.shapes.put(c.entry(hash, key, env, u, literals), key, env)
+	}
+	u = withHint(u, leadingHint(text))
+	if literals {
+		c.texts.put(c.textEntry(textHash, text, env, u), text, env)
+	}
+	return u
+}
+
+// fresh is the unit of a text that has no shape.
+func (c *cache) fresh(text []byte, env *Env) *Unit {
+	u, _ := parse(text, env)
+	if m := c.learned.Load(); m != nil && c.isLearned(text, env) {
+		u = learnedUnit(u)
+	}
+	return withHint(u, leadingHint(text))
+}
+
+// keepText remembers a text of a known shape from its second time on.
+func (c *cache) keepText(hash uint64, text []byte, env *Env, u *Unit) {
+	if len(text) > maxShape {
+		return
+	}
+	door := &c.seen[hash%uint64(len(c.seen))]
+	mark := uint32(hash>>32) | 1
+	if door.Load() != mark {
+		door.Store(mark)
+		return
+	}
+	c.texts.put(c.textEntry(hash, text, env, u), text, env)
+}
+
+// textEntry makes the entry of an exact text; the hint is part of its unit.
+func (c *cache) textEntry(hash uint64, text []byte, env *Env, u *Unit) *entry {
+	e := &entry{
+		hash: hash, key: string(text), cluster: env.Cluster, database: env.Database,
+		gen: env.generation(), path: env.Path, std: env.StdStrings,
+	}
+	e.units[HintNone] = u
+	return e
+}
+
+// entry makes the entry of a shape, with a unit for every hint.
+func (c *cache) entry(hash uint64, key []byte, env *Env, u *Unit, exact bool) *entry {
+	e := &entry{
+		hash: hash, key: string(key), cluster: env.Cluster, database: env.Database,
+		gen: env.generation(), path: env.Path, std: env.StdStrings, exact: exact,
+	}
+	if exact {
+		return e
+	}
+	e.own = *u
+	e.own.Hint = HintNone
+	e.units[HintNone] = &e.own
+	for h := HintPrimary; h <= HintAuto; h++ {
+		e.hinted[h-1] = *u
+		e.hinted[h-1].Hint = h
+		e.units[h] = &e.hinted[h-1]
+	}
+	return e
+}
+
+// withHint is u with the hint h.
+func withHint(u *Unit, h Hint) *Unit {
+	if u.Hint == h {
+		return u
+	}
+	n := *u
+	n.Hint = h
+	return &n
+}
+
+// learnedUnit is u after a standby refused it.
+func learnedUnit(u *Unit) *Unit {
+	n := *u
+	if n.Class == ClassPrimary {
+		return &n
+	}
+	n.Class, n.Reason, n.Mark = ClassPrimary, ReasonLearned, MarkWrite
+	n.Flags = n.Flags&^FlagCatalog | FlagMayCommit
+	return &n
+}
+
+// learn remembers that texts of this shape are refused by standbys.
+func (c *cache) learn(text []byte, env *Env) {
+	key, ok := shape(nil, text, env.StdStrings)
+	if !ok {
+		key = text
+	}
+	c.addLearned(learnedKey{env.Cluster, env.Database, maphash.Bytes(c.seed, key)})
+	forget := func(t *table, same func(*entry) bool) {
+		for i := range t.slots {
+			e := t.slots[i].Load()
+			if e != nil && e.cluster == env.Cluster && e.database == env.Database && same(e) && t.slots[i].CompareAndSwap(e, nil) {
+				t.bytes.Add(-e.size())
+			}
+		}
+	}
+	if !ok {
+		return
+	}
+	forget(&c.shapes, func(e *entry) bool { return e.key == string(key) })
+	forget(&c.texts, func(e *entry) bool {
+		k, ok := shape(nil, []byte(e.key), e.std)
+		return ok && bytes.Equal(k, key)
+	})
+}
+
+// addLearned adds a key to the set of what was learned; when it is full it starts again.
+func (c *cache) addLearned(k learnedKey) {
+	c.learning.Lock()
+	defer c.learning.Unlock()
+	old := c.learned.Load()
+	m := make(map[learnedKey]struct{})
+	if old != nil && len(*old) < maxLearned {
+		for o := range *old {
+			m[o] = struct{}{}
+		}
+	}
+	m[k] = struct{}{}
+	c.learned.Store(&m)
+}
+
+// isLearned reports whether a shape (or a text without one) was learned.
+func (c *cache) isLearned(key []byte, env *Env) bool {
+	m := c.learned.Load()
+	if m == nil {
+		return false
+	}
+	_, ok := (*m)[learnedKey{env.Cluster, env.Database, maphash.Bytes(c.seed, key)}]
+	return ok
+}

@@ -1,0 +1,333 @@
+package router
+
+// utility classifies statements that act on the primary and nowhere else; false when the
+// word at hand starts none.
+func (p *parser) utility() bool {
+	switch p.tok.kw {
+	case kwCreate:
+		p.create()
+	case kwAlter, kwDrop, kwComment, kwGrant, kwRevoke, kwReassign, kwImport, kwSecurity:
+		p.ddl()
+	case kwTruncate, kwVacuum, kwAnalyze, kwAnalyse, kwCluster, kwReindex, kwCheckpoint, kwNotify:
+		p.write()
+		p.skipStatement()
+	case kwRefresh:
+		p.write()
+		p.refresh()
+	case kwLock:
+		p.lock()
+	case kwCall:
+		p.callProcedure()
+	case kwDo:
+		p.do()
+	case kwExecute:
+		p.execute()
+	case kwListen:
+		p.listen()
+	case kwLoad:
+		p.primary(ReasonState, MarkWrite, certain)
+		p.pin(PinLoad)
+		p.skipStatement()
+	case kwWait: // WAIT FOR LSN, where a server has it: about one node's replay
+		p.primary(ReasonNodeLocal, MarkRead, 0)
+		p.skipStatement()
+	default:
+		return false
+	}
+	return true
+}
+
+// lock classifies LOCK TABLE: the weakest lock is one that a read-only transaction may take.
+func (p *parser) lock() {
+	share := false
+	s := refused
+	for !p.done() {
+		if p.tok.kw == kwAccess && p.peek.kw == kwShare {
+			share, s = true, certain
+		}
+		p.advance()
+	}
+	other := p.otherPrimary
+	p.primary(ReasonLocking, MarkWrite, s)
+	if share {
+		p.otherPrimary, p.lockShare = other, true
+	}
+}
+
+// callProcedure classifies CALL of a procedure.
+func (p *parser) callProcedure() {
+	p.primary(ReasonWrite, MarkWrite, certain)
+	p.advance()
+	p.query(false)
+}
+
+// do classifies DO: its body may leave anything in the session, if what it says is not
+// plain enough to tell.
+func (p *parser) do() {
+	p.primary(ReasonWrite, MarkWrite, certain)
+	p.advance()
+	opaque := false
+	for !p.done() {
+		switch {
+		case p.tok.kw == kwLanguage:
+			p.advance()
+			if !p.tok.word() && !p.tok.str() || !p.plpgsql(&p.tok) {
+				opaque = true
+			}
+		case p.tok.str():
+			body, ok := p.constant(&p.tok)
+			if !ok || p.bodyOpaque(body) {
+				opaque = true
+			}
+		}
+		p.advance()
+	}
+	if opaque {
+		p.flag(FlagOpaque)
+	}
+	p.flag(FlagNextval)
+}
+
+// plpgsql reports whether the token names the language PL/pgSQL.
+func (p *parser) plpgsql(t *token) bool {
+	if t.word() {
+		return p.ident(t) == "plpgsql"
+	}
+	name, ok := p.constant(t)
+	return ok && equalFold([]byte(name), "plpgsql")
+}
+
+// bodyOpaque reports whether a PL/pgSQL body can leave state in the session: by a word that
+// does so, or by calling a function that does or that is not known.
+func (p *parser) bodyOpaque(body string) bool {
+	q := &parser{scan: scanner{src: []byte(body), std: p.std}, text: []byte(body), std: p.std, env: p.env, body: true}
+	q.load(&q.tok)
+	q.load(&q.peek)
+	for q.tok.kind != tokEOF {
+		if q.tok.kind == tokError {
+			return true
+		}
+		if q.tok.kind == tokIdent && q.prev.kind != tokDot && q.stateWord() {
+			return true
+		}
+		if !q.tok.word() {
+			q.advance()
+			continue
+		}
+		c := q.chain()
+		if q.tok.kind == tokLParen && !(c.bare && hardWord(c.last())) {
+			q.function(&c)
+		}
+		for i := range c.n - 1 {
+			if isTemp(c.parts[i]) {
+				return true
+			}
+		}
+	}
+	return q.unit.Flags&FlagOpaque != 0
+}
+
+// stateWord reports whether the word at hand starts something that stays in the session.
+func (p *parser) stateWord() bool {
+	switch p.tok.kw {
+	case kwExecute, kwListen, kwUnlisten, kwLoad, kwTemp, kwTemporary, kwPrepare, kwDeallocate, kwDiscard, kwReset, kwHold:
+		return true
+	case kwSet:
+		switch p.prev.kind {
+		case tokSemi, tokEOF:
+			return true
+		}
+		switch p.prev.kw {
+		case kwBegin, kwThen, kwElse, kwLoop:
+			return true
+		}
+		return p.peek.kw == kwLocal || p.peek.kw == kwSession || p.peek.kw == kwRole
+	}
+	return false
+}
+
+// listen classifies LISTEN.
+func (p *parser) listen() {
+	p.primary(ReasonState, MarkWrite, refused)
+	p.advance()
+	if p.tok.word() {
+		p.effect(Effect{Kind: EffectListen, Name: p.ident(&p.tok)})
+		p.pin(PinListen)
+		p.advance()
+	}
+}
+
+// refresh looks at what REFRESH MATERIALIZED VIEW runs.
+func (p *parser) refresh() {
+	for !p.done() && p.tok.kw != kwView {
+		p.advance()
+	}
+	p.accept(kwView)
+	if p.tok.kind == tokIdent && equalFold(p.text[p.tok.start:p.tok.end], "concurrently") {
+		p.advance()
+	}
+	if p.tok.word() {
+		c := p.chain()
+		if r, ok := p.find(&c); ok && r.ReadOpaque {
+			p.flag(FlagOpaque)
+		}
+	}
+	p.skipStatement()
+}
+
+// ddl classifies a statement that changes the catalog, and looks at the functions it names:
+// a default or a USING clause may run them.
+func (p *parser) ddl() {
+	p.write()
+	p.flag(FlagDDL)
+	if cat := p.env.Catalog; cat != nil && cat.OpaqueDDL {
+		p.flag(FlagOpaque)
+	}
+	depth := 0
+	for !p.done() || p.tok.kind == tokSemi && depth > 0 { // CREATE RULE … DO (a; b)
+		switch p.tok.kind {
+		case tokLParen:
+			depth++
+		case tokRParen:
+			depth--
+		}
+		if !p.tok.word() {
+			p.advance()
+			continue
+		}
+		c := p.chain()
+		if isTemp(c.schema()) {
+			p.pin(PinTemp)
+		}
+		if p.tok.kind != tokLParen {
+			continue
+		}
+		if info, ok := p.declared(c.schema(), c.last()); ok && info.Opaque {
+			p.flag(FlagOpaque)
+		}
+		if k := builtinFunction(c.last()); k == builtinSetConfig || k.lock() {
+			p.flag(FlagOpaque)
+		}
+	}
+}
+
+// create classifies CREATE.
+func (p *parser) create() {
+	p.write()
+	p.flag(FlagDDL)
+	p.advance()
+	materialized := false
+	for p.tok.kind == tokIdent {
+		switch p.tok.kw {
+		case kwOr, kwReplace, kwGlobal, kwLocal, kwUnlogged, kwRecursive, kwMaterialized:
+			materialized = materialized || p.tok.kw == kwMaterialized
+			p.advance()
+			continue
+		case kwTemp, kwTemporary:
+			p.pin(PinTemp)
+			p.advance()
+			continue
+		case kwFunction, kwProcedure:
+			p.createRoutine()
+			return
+		case kwTable, kwView, kwSequence:
+			runs := materialized || p.tok.kw == kwTable
+			p.advance()
+			p.createRelation(runs)
+			return
+		}
+		break
+	}
+	p.ddl()
+}
+
+// createRelation is create behind TABLE, VIEW or SEQUENCE; runs: a query behind AS is run.
+func (p *parser) createRelation(runs bool) {
+	for p.tok.kind == tokIdent && equalFold(p.text[p.tok.start:p.tok.end], "if") || p.tok.kw == kwNot || p.tok.kw == kwExists {
+		p.advance()
+	}
+	if !p.tok.word() {
+		p.ddl()
+		return
+	}
+	c := p.chain()
+	p.newRelation(&c)
+	if runs {
+		p.tableAs()
+		return
+	}
+	p.ddl()
+}
+
+// tableAs looks for the query of CREATE TABLE AS and looks at what it runs.
+func (p *parser) tableAs() {
+	depth := 0
+	for !p.done() {
+		switch p.tok.kind {
+		case tokLParen:
+			depth++
+		case tokRParen:
+			depth--
+		case tokIdent:
+			if depth == 0 && p.tok.kw == kwAs {
+				p.advance()
+				if p.tok.kw == kwExecute {
+					p.execute()
+					return
+				}
+				p.query(false)
+				return
+			}
+		}
+		if depth > 0 && p.tok.word() {
+			c := p.chain()
+			if info, ok := p.declared(c.schema(), c.last()); ok && info.Opaque && p.tok.kind == tokLParen {
+				p.flag(FlagOpaque)
+			}
+			continue
+		}
+		p.advance()
+	}
+}
+
+// createTableAs reports whether the CREATE at hand is one that EXPLAIN takes: CREATE TABLE AS
+// or CREATE MATERIALIZED VIEW.
+func (p *parser) createTableAs() bool {
+	switch p.peek.kw {
+	case kwTable, kwTemp, kwTemporary, kwUnlogged, kwMaterialized, kwLocal, kwGlobal:
+		return true
+	}
+	return false
+}
+
+// createRoutine moves over CREATE FUNCTION or PROCEDURE; a BEGIN ATOMIC body holds semicolons
+// and ends with the END that belongs to it.
+func (p *parser) createRoutine() {
+	p.advance()
+	if p.tok.word() {
+		c := p.chain()
+		if isTemp(c.schema()) {
+			p.pin(PinTemp)
+		}
+	}
+	if cat := p.env.Catalog; cat != nil && cat.OpaqueDDL {
+		p.flag(FlagOpaque)
+	}
+	depth := 0
+	for p.tok.kind != tokEOF && p.tok.kind != tokError {
+		switch {
+		case depth == 0 && p.tok.kind == tokSemi:
+			return
+		case depth == 0 && p.tok.kw == kwBegin && p.peek.kw == kwAtomic:
+			depth = 1
+		case depth > 0 && p.tok.kw == kwCase && p.prev.kw != kwEnd && p.prev.kw != kwAs && p.prev.kind != tokDot:
+			depth++
+		case depth > 0 && p.tok.kw == kwEnd && p.prev.kw != kwAs && p.prev.kind != tokDot:
+			depth--
+		}
+		p.advance()
+	}
+	if depth > 0 {
+		p.unparsed()
+	}
+}
