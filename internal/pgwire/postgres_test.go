@@ -116,7 +116,7 @@ func optionTexts() []string {
 			texts = append(texts, a+" "+b)
 		}
 	}
-	for i := range 150 { // a sample of the longer ones, always the same
+	for i := range 40 { // a sample of the longer ones, always the same
 		texts = append(texts, words[i*7%12]+"  "+words[i*5/3%12]+" "+words[i*11/7%12])
 	}
 	return texts
