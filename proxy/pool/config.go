@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"pgweir/internal/pgwire"
 )
 
 // Config is what holds for all connections of a Pool.
@@ -29,6 +31,9 @@ type Config struct {
 	KeepAliveCount    int
 	// UserTimeout is TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged. Linux only.
 	UserTimeout time.Duration
+	// NodeSettings are sent at startup unless the Spec sets them: they let a node notice that
+	// we are gone, so that a lease that was given up leaves no ghost behind.
+	NodeSettings []pgwire.Param
 	// Dial replaces the way to a socket; nil: TCP and Unix sockets of this host with the
 	// options above. The network is "tcp" or "unix".
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -47,6 +52,13 @@ func DefaultConfig() Config {
 		KeepAliveInterval: 3 * time.Second,
 		KeepAliveCount:    3,
 		UserTimeout:       20 * time.Second,
+		NodeSettings: []pgwire.Param{
+			{Name: "client_connection_check_interval", Value: "2000"},
+			{Name: "tcp_keepalives_idle", Value: "10"},
+			{Name: "tcp_keepalives_interval", Value: "3"},
+			{Name: "tcp_keepalives_count", Value: "3"},
+			{Name: "tcp_user_timeout", Value: "20000"},
+		},
 	}
 }
 

@@ -30,7 +30,8 @@ type Spec struct {
 	// AllowCleartext sends a password that the node asks for in the clear over an
 	// unencrypted network.
 	AllowCleartext bool
-	// Params go into the StartupMessage behind user and database, in this order.
+	// Params go into the StartupMessage behind user and database, in this order, and
+	// Config.NodeSettings behind them.
 	Params []pgwire.Param
 	// OpenedMark is called once the node has said ReadyForQuery; nil: Conn.OpenedMark is 0.
 	OpenedMark func() uint64
@@ -79,6 +80,10 @@ func (c *Conn) Cancel(ctx context.Context) error {
 // Retired says whether the connection is to be closed when its lease ends.
 func (c *Conn) Retired() bool { return c.retired.Load() }
 
+// Silent says whether there is nothing to read on a connection that should be idle, not even its
+// end. It does not block, reads nothing, and works under TLS, too.
+func (c *Conn) Silent() bool { return len(c.Link.Buffered()) == 0 && silent(c.Link.Conn()) }
+
 // Param is the value that the node reported at login, "" if it did not.
 func (c *Conn) Param(name string) string {
 	for _, p := range c.Params {
@@ -102,7 +107,7 @@ func (c *Conn) setParam(name, value string) {
 
 // usable says whether an idle connection can be given out: nothing to read on it, not too old.
 func (c *Conn) usable(now time.Time) bool {
-	return !c.retired.Load() && !c.old(now) && len(c.Link.Buffered()) == 0 && silent(c.Link.Conn())
+	return !c.retired.Load() && !c.old(now) && c.Silent()
 }
 
 // old says whether the connection has reached its lifetime.

@@ -57,11 +57,9 @@ type socket struct {
 	local    bool   // loopback or Unix socket: nobody can listen
 }
 
-// watch makes a socket obey ctx until release is called, which says whether ctx left it alone.
+// watch makes a socket obey ctx until release is called, which says whether ctx left it alone. The
+// context's deadline is left to the context, so that it has always ended before the socket fails.
 func watch(ctx context.Context, c net.Conn) (release func() bool) {
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = c.SetDeadline(deadline)
-	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	return func() bool {
 		if !stop() {

@@ -133,7 +133,7 @@ func TestLoginCollects(t *testing.T) {
 			})
 			p := newPool(t, nil)
 			spec := specFor(t, n.Addr())
-			spec.Params = []pgwire.Param{{Name: "application_name", Value: "x y"}, {Name: "options", Value: "-c a=b"}}
+			spec.Params = []pgwire.Param{{Name: "application_name", Value: "x y"}, {Name: "options", Value: "-c a=b -c tcp-user-timeout=7"}, {Name: "tcp_keepalives_count", Value: "9"}}
 			spec.OpenedMark = func() uint64 { return 42 }
 			c := get(t, p, spec)
 			if c.PID != 4711 || string(c.Secret) != "\x01\x02\x03\x04" || c.OpenedMark != 42 || c.Key != spec.Key {
@@ -148,7 +148,8 @@ func TestLoginCollects(t *testing.T) {
 				t.Error("not reused after the reset")
 			}
 			p.Drop(c)
-			want := "[[user alice] [database app] [application_name x y] [options -c a=b]]"
+			want := "[[user alice] [database app] [application_name x y] [options -c a=b -c tcp-user-timeout=7] [tcp_keepalives_count 9]" +
+				" [client_connection_check_interval 2000] [tcp_keepalives_idle 10] [tcp_keepalives_interval 3]]"
 			if got := fmt.Sprint(<-params); got != want {
 				t.Errorf("startup parameters %s, want %s", got, want)
 			}

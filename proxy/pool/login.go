@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"pgweir/internal/auth"
@@ -99,8 +101,8 @@ func newLogin(c Config, spec *Spec, s socket) *login {
 
 // run sends the StartupMessage and reads until ReadyForQuery, and not beyond.
 func (l *login) run() error {
-	params := append([]pgwire.Param{{Name: "user", Value: l.spec.User}, {Name: "database", Value: l.spec.Database}}, l.spec.Params...)
-	if err := l.conn.Link.Write(pgwire.AppendStartup(nil, pgwire.Version30, params)); err != nil {
+	startup := pgwire.AppendStartup(nil, pgwire.Version30, l.params())
+	if err := l.conn.Link.Write(startup); err != nil {
 		return err
 	}
 	for {
@@ -113,6 +115,28 @@ func (l *login) run() error {
 			return err
 		}
 	}
+}
+
+// params is the parameters of the StartupMessage.
+func (l *login) params() []pgwire.Param {
+	out := []pgwire.Param{{Name: "user", Value: l.spec.User}}
+	if l.spec.Database != "" {
+		out = append(out, pgwire.Param{Name: "database", Value: l.spec.Database})
+	}
+	out = append(out, l.spec.Params...)
+	given := l.spec.Params
+	for _, p := range l.spec.Params {
+		if p.Name == "options" {
+			o, _ := pgwire.ParseOptions(p.Value) // what is wrong with it is the node's to say
+			given = append(given[:len(given):len(given)], o.Settings...)
+		}
+	}
+	for _, p := range l.conn.cfg.NodeSettings {
+		if !slices.ContainsFunc(given, func(g pgwire.Param) bool { return strings.EqualFold(g.Name, p.Name) }) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // read is the next message, within the bounds of a login.

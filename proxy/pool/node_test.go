@@ -371,6 +371,14 @@ func TestRealReset(t *testing.T) {
 		t.Error(c.Params)
 	}
 	before := fmt.Sprint(c.Params)
+	for name, want := range map[string]string{
+		"client_connection_check_interval": "2s", "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "3",
+		"tcp_keepalives_count": "3", "tcp_user_timeout": "20000",
+	} {
+		if got, err := ask(t, c, "SHOW "+name); err != nil || got != want {
+			t.Errorf("%s: %q %v", name, got, err)
+		}
+	}
 	for _, sql := range []string{
 		"SET TimeZone = 'Europe/Paris'", "CREATE TEMP TABLE x ()", "SELECT pg_advisory_lock(1)", "LISTEN a", "PREPARE p AS SELECT 1",
 		"NOTIFY a",
