@@ -140,10 +140,10 @@ func (b *book) expire(now int64) []*facts {
 }
 
 // answered takes an answered probe of node id.
-func (b *book) answered(id int, o *observation, now int64) {
+func (b *book) answered(id int, o *observation, now int64) []Event {
 	f := b.find(id)
 	if f == nil {
-		return
+		return nil
 	}
 	before := f.trusted(now, b.cfg.TrustWindow)
 	f.answered(o, b.cfg.Rise, now)
@@ -152,6 +152,21 @@ func (b *book) answered(id int, o *observation, now int64) {
 	b.dirty = b.dirty || f.received != received
 	b.advanceFlush(f, o.flush, o.timeline)
 	b.show(f, before, now)
+	return b.learnFork(f, o)
+}
+
+// learnFork completes a line that was accepted before its history was read.
+func (b *book) learnFork(f *facts, o *observation) []Event {
+	if f.id != b.line.primary || b.line.Fork != 0 || !o.writable() || o.timeline != b.line.Timeline || len(o.history) == 0 {
+		return nil
+	}
+	last := o.history[len(o.history)-1]
+	b.line.Fork, b.dirty = last.end, true
+	text := fmt.Sprintf("timeline %d left timeline %d at %s", o.timeline, last.timeline, last.end)
+	if lost := lossBehind(b.nodes, f, last); lost != "" {
+		text += "; " + lost
+	}
+	return []Event{{Kind: EventFork, Node: f.cfg.name(), Text: text}}
 }
 
 // sampled takes a sample of node id as evidence: it agrees with the newest probe, or it voids that
@@ -279,7 +294,7 @@ func (b *book) accept(v verdict) Event {
 		f.member = true
 		name = f.cfg.name()
 	}
-	if old.known() && old.Timeline != b.line.Timeline {
+	if old.known() && old.Timeline != b.line.Timeline && b.line.Fork != 0 {
 		text = fmt.Sprintf("timeline %d, which left timeline %d at %s", b.line.Timeline, old.Timeline, b.line.Fork)
 	}
 	if v.loss != "" {
@@ -387,7 +402,7 @@ func (b *book) node(f *facts, v verdict, now int64, fence *Fence) *Node {
 	case f.obs.recovery:
 		n.Role = RoleStandby
 		b.lag(n, f, now, fence)
-	case f == v.primary, s.standing == standsIncumbent && b.line.known():
+	case f == v.primary, f.id == b.line.primary && f.obs.timeline == b.line.Timeline && !f.manual && !f.outvoted:
 		n.Role, n.LagBytes = RolePrimary, 0
 		if f.obs.readOnly && n.Detail == "" {
 			n.Detail = "default_transaction_read_only is on"

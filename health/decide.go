@@ -67,6 +67,9 @@ func (q *inquiry) goOn(v *verdict) {
 	busy := incumbent != nil && q.lingers(incumbent) && incumbent.obs.timeline == q.line.Timeline
 	var good, forks []*facts
 	for _, f := range q.nodes {
+		if f.down || f.refused(q.now) {
+			continue
+		}
 		s := judge(f, q.line, q.streamed(f), busy)
 		v.stands[f.id] = s
 		switch s.standing {
@@ -142,28 +145,33 @@ func (q *inquiry) splitBrain(v *verdict, nodes []*facts) {
 
 // adopt makes f the primary of a new line (rule 3), to be remembered before it is written to.
 func (q *inquiry) adopt(v *verdict, f *facts) {
-	fork := v.stands[f.id].fork
+	left := v.stands[f.id].fork
 	v.primary = f
 	v.accept = &line{
-		System: f.obs.system, Timeline: f.obs.timeline, Fork: fork,
+		System: f.obs.system, Timeline: f.obs.timeline, Fork: left,
 		Node: f.cfg.addr(), Flushed: f.obs.flush, primary: f.id,
 	}
 	if q.line.System != 0 && f.obs.system == 0 {
 		v.accept.System = q.line.System
 	}
-	if fork == 0 || f.obs.timeline == q.line.Timeline {
-		return
+	if left != 0 && f.obs.timeline != q.line.Timeline {
+		v.loss = lossBehind(q.nodes, f, fork{q.line.Timeline, left})
 	}
+}
+
+// lossBehind says in words what nodes other than f had received of a timeline beyond its end.
+func lossBehind(nodes []*facts, f *facts, at fork) string {
 	var furthest lsn
 	var who string
-	for _, o := range q.nodes {
-		if o.received.Timeline == q.line.Timeline && o.received.Position > furthest && o != f {
+	for _, o := range nodes {
+		if o != f && o.received.Timeline == at.timeline && o.received.Position > furthest {
 			furthest, who = o.received.Position, o.cfg.name()
 		}
 	}
-	if furthest > fork {
-		v.loss = fmt.Sprintf("%d bytes of timeline %d that %s had received are not in it", furthest-fork, q.line.Timeline, who)
+	if furthest <= at.end {
+		return ""
 	}
+	return fmt.Sprintf("%d bytes of timeline %d that %s had received are not in it", furthest-at.end, at.timeline, who)
 }
 
 // begin decides while there is no line (rule 5, second half).
@@ -183,7 +191,7 @@ func (q *inquiry) begin(v *verdict) {
 			top, topName = f.obs.timeline, f.cfg.name()
 		}
 		if f.obs.writable() {
-			v.stands[f.id] = standsAs{standing: standsUnproven, why: "not accepted yet: looking for more nodes"}
+			v.stands[f.id] = standsAs{why: "not accepted yet: looking for more nodes"}
 			cands = append(cands, f)
 		}
 	}

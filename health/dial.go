@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,9 +32,32 @@ type link interface {
 
 // pgDialer opens real connections.
 type pgDialer struct {
-	login   Login
-	cluster string
+	login Login
+	mu    struct {
+		sync.Mutex
+		histories map[historyKey]readHistory
+	}
 }
+
+// historyKey is a server's run and the timeline that it wrote.
+type historyKey struct {
+	addr     string
+	start    int64
+	timeline uint32
+}
+
+// readHistory is a history that was read, or when that was tried in vain.
+type readHistory struct {
+	forks  []fork
+	known  bool
+	missed time.Time
+}
+
+// historyAgain is how long a history that could not be read is left alone.
+const historyAgain = 10 * time.Second
+
+// historiesKept bounds what is remembered of servers that are gone.
+const historiesKept = 64
 
 // attempt is one way to connect, and whether the error of the one before it allows it.
 type attempt struct {
@@ -151,9 +175,33 @@ func (e *loginError) Error() string { return e.err.Error() }
 // Unwrap is the cause.
 func (e *loginError) Unwrap() error { return e.err }
 
-// history asks for the history of a timeline over a replication connection of its own (needs
+// history is where the timeline of a writable node came from, read once for each run of its server;
+// false when it cannot be read.
+func (d *pgDialer) history(ctx context.Context, n NodeConfig, o *observation) ([]fork, bool) {
+	key := historyKey{n.addr(), o.start, o.timeline}
+	d.mu.Lock()
+	h := d.mu.histories[key]
+	d.mu.Unlock()
+	if h.known || time.Since(h.missed) < historyAgain {
+		return h.forks, h.known
+	}
+	forks, err := d.fetchHistory(ctx, n, o.timeline)
+	h = readHistory{forks: forks, known: err == nil}
+	if err != nil {
+		h.missed = time.Now()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.histories == nil || len(d.mu.histories) >= historiesKept {
+		d.mu.histories = map[historyKey]readHistory{}
+	}
+	d.mu.histories[key] = h
+	return h.forks, h.known
+}
+
+// fetchHistory asks for the history of a timeline over a replication connection of its own (needs
 // REPLICATION; Streaming Replication Protocol, TIMELINE_HISTORY).
-func (d *pgDialer) history(ctx context.Context, n NodeConfig, timeline uint32) ([]fork, error) {
+func (d *pgDialer) fetchHistory(ctx context.Context, n NodeConfig, timeline uint32) ([]fork, error) {
 	conn, err := d.connect(ctx, n, map[string]string{"replication": "true"})
 	if err != nil {
 		return nil, fmt.Errorf("open a replication connection: %w", err)

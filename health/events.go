@@ -12,6 +12,7 @@ type EventKind string
 // The kinds of events.
 const (
 	EventPrimaryChanged EventKind = "primary_changed" // another node, or another timeline, takes the writes
+	EventFork           EventKind = "line_forked"     // where the accepted timeline left the one before it
 	EventPrimaryLost    EventKind = "primary_lost"    // writes are held
 	EventPrimaryBack    EventKind = "primary_back"    // the same primary takes writes again
 	EventSplitBrain     EventKind = "split_brain"

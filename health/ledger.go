@@ -11,6 +11,7 @@ type sample struct {
 	number   uint64 // value of the fence's counter when it was requested
 	sent     int64  // Clock at the request
 	recovery bool
+	turned   bool   // the server is not what it was when this connection probed it: no positions here
 	timeline uint32 // a lower bound on a standby; 0 when nothing is known
 	replay   lsn    // standby
 	flush    lsn    // primary

@@ -53,7 +53,7 @@ type Monitor struct {
 // New makes a monitor and reads its memory. metrics may be nil. Snapshot works at once and shows
 // that nothing is known; Run must be called for that to change.
 func New(cfg Config, metrics *Metrics) (*Monitor, error) {
-	return newMonitor(cfg, metrics, &pgDialer{login: cfg.Login, cluster: cfg.Cluster})
+	return newMonitor(cfg, metrics, &pgDialer{login: cfg.Login})
 }
 
 // newMonitor is New with another way to reach the nodes.
@@ -323,8 +323,9 @@ func (m *Monitor) answered(id int, o *observation) {
 		return // late: it says what was, not what is
 	}
 	m.mu.Lock()
-	m.mu.book.answered(id, o, now)
+	events := m.mu.book.answered(id, o, now)
 	m.mu.Unlock()
+	m.tell(events)
 	signal(m.kick)
 }
 
@@ -380,10 +381,16 @@ func (m *Monitor) rising(id int) bool {
 func (m *Monitor) idle(id int) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if f := m.mu.book.find(id); f != nil && f.obs != nil && f.obs.recovery {
-		return min(m.cfg.StandbyInterval, m.cfg.ProbeInterval)
+	b := m.mu.book
+	f := b.find(id)
+	switch {
+	case f == nil || f.obs == nil || !f.obs.recovery:
+		return m.cfg.ProbeInterval
+	case b.primary == 0 && b.line.known():
+		// Somebody is about to be promoted, and clients wait for it.
+		return min(m.cfg.StandbyInterval, m.cfg.ProbeInterval) / 5
 	}
-	return m.cfg.ProbeInterval
+	return min(m.cfg.StandbyInterval, m.cfg.ProbeInterval)
 }
 
 // worthSampling says whether the node's samples can help somebody who waits: it is the primary, or

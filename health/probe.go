@@ -249,19 +249,17 @@ func (l *pgLink) probe(ctx context.Context, deadline time.Time) (*observation, e
 	return o, nil
 }
 
-// readHistory adds where o's timeline came from, if that is not known yet. Without it the node is
-// still a node: only rule 3 knows less.
+// readHistory adds where o's timeline came from. Without it the node is still a node: only rule 3
+// knows less. A server that was in recovery at the last probe is reported without it first, since
+// fetching it can take longer than everything else.
 func (l *pgLink) readHistory(ctx context.Context, o *observation) {
 	switch {
 	case o.recovery || o.timeline == 0:
 	case o.timeline == 1:
 		o.forks = true
-	case l.last != nil && l.last.writable() && l.last.timeline == o.timeline && l.last.forks:
-		o.history, o.forks = l.last.history, true
+	case l.last != nil && l.last.recovery && l.last.start == o.start:
 	default:
-		if forks, err := l.dialer.history(ctx, l.node, o.timeline); err == nil {
-			o.history, o.forks = forks, true
-		}
+		o.history, o.forks = l.dialer.history(ctx, l.node, o)
 	}
 }
 
@@ -340,8 +338,12 @@ func (l *pgLink) readSample(name string, row [][]byte) (sample, error) {
 		r[names[i]] = row[i]
 	}
 	s := sample{recovery: r.yes("recovery"), xmin: r.number("xmin"), xmax: r.number("xmax")}
-	if l.last != nil && l.last.recovery == s.recovery {
+	if l.last != nil {
+		s.turned = l.last.recovery != s.recovery
 		s.timeline = l.last.timeline
+	}
+	if s.turned {
+		return s, nil
 	}
 	switch name {
 	case stmtStandby:

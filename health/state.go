@@ -36,16 +36,18 @@ type facts struct {
 	contact  int64 // Clock when its host last answered anything
 	noFresh  int   // new connections in a row that timed out
 
-	member   bool  // was seen as a standby of the line, or was its primary
-	watched  bool  // member by what this process saw itself
-	received mark  // furthest position received as a standby of the line
-	replayed mark  // the same, replayed: always at the end of a record
-	rival    bool  // was writable on the line's own timeline beside its primary
-	outvoted bool  // ACCEPT chose another node while this one was writable
-	writable int64 // Clock when this server was first seen writable, 0 while it is not
-	manual   bool  // quarantined by a person
-	drained  bool  // drained by a person
-	shown    Role  // what traffic was told last
+	member   bool   // was seen as a standby of the line, or was its primary
+	watched  bool   // member by what this process saw itself
+	server   int64  // start of the server last seen as a standby of the line, 0 for none
+	serverOn uint32 // the timeline it was on then
+	received mark   // furthest position received as a standby of the line
+	replayed mark   // the same, replayed: always at the end of a record
+	rival    bool   // was writable on the line's own timeline beside its primary
+	outvoted bool   // ACCEPT chose another node while this one was writable
+	writable int64  // Clock when this server was first seen writable, 0 while it is not
+	manual   bool   // quarantined by a person
+	drained  bool   // drained by a person
+	shown    Role   // what traffic was told last
 	several  int64
 	severalT string // what showed that the address answers for several servers, 0 and "" if it does not
 	starts   [2]seenStart
@@ -225,6 +227,7 @@ func (f *facts) follow(system uint64, line uint32) {
 		return
 	}
 	f.member, f.watched = true, true
+	f.server, f.serverOn = o.start, o.timeline
 	if m := (mark{o.timeline, o.received}); m.after(f.received) {
 		f.received = m
 	}

@@ -117,14 +117,16 @@ func judgeHigher(f *facts, l line, streams bool) standsAs {
 	return standsAs{standing: standsDescends, fork: end}
 }
 
-// judgeUnread looks at a higher timeline whose history could not be read (no REPLICATION right):
-// what this process saw itself, or the last checkpoint's word, must do.
+// judgeUnread looks at a higher timeline whose history is not read, or not yet. A server that was
+// seen as a standby on the line and has not been restarted since needs no history: while it runs, its
+// timeline only moves to descendants, and promotion replays whatever it has received. Otherwise, where
+// the monitor lacks REPLICATION, the last checkpoint's word or what was seen earlier must do.
 func judgeUnread(f *facts, l line, streams bool) standsAs {
 	o := f.obs
 	switch {
-	case f.watched && f.received.Timeline == l.Timeline && (o.flush == 0 || o.flush >= f.replayed.Position),
-		f.member && o.previous == l.Timeline,
-		streams && o.previous == l.Timeline:
+	case f.server == o.start && f.serverOn == l.Timeline,
+		(f.member || streams) && o.previous == l.Timeline,
+		f.watched && f.received.Timeline == l.Timeline && (o.flush == 0 || o.flush >= f.replayed.Position):
 		return standsAs{standing: standsDescends}
 	}
 	return standsAs{standing: standsUnproven, why: fmt.Sprintf(

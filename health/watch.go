@@ -229,7 +229,7 @@ func (w *watcher) sampleOnce(ctx context.Context, l link) error {
 		return nil // late: the process or the node was stopped in between
 	}
 	s.number, s.sent = number, sent
-	if w.m.sampled(w.id, s) {
+	if w.m.sampled(w.id, s) && !s.turned {
 		w.m.fence.observe(w.id, s)
 		return nil
 	}
