@@ -81,6 +81,7 @@ initialise() {
     (( status == 0 )) || { cat "$RUN/initdb.log" >&2; return 1; }
     sync -f "$new"
     mv "$new" "$DATA"
+    say "starting as primary on timeline 1"
 }
 
 # local_psql runs psql over the local socket as the superuser, stopping at the first error.
@@ -143,6 +144,7 @@ clone() {
         mv "$DATA" "$MOUNT/data.old"
     fi
     mv "$new" "$DATA"
+    say "starting as a standby of $host:$port"
 }
 
 # rejoin makes a former primary a standby of SEEN_PRIMARY: pg_rewind, or a fresh clone where that

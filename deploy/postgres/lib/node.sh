@@ -9,7 +9,7 @@ SERVER='' REPMGRD='' WATCH=''   # pids of the children
 
 # decide looks at the peers until it is clear what this node has to do, and sets PLAN.
 decide() {
-    local rounds=0 host port timeline system own
+    local rounds=0 since=$SECONDS host port timeline system own
     while true; do
         look_around
         rounds=$(( rounds + 1 ))
@@ -79,7 +79,7 @@ plan_primary() {
         PLAN=rejoin
     elif (( SEEN_STANDBY > own )); then
         say_once "refusing to start writable: a peer is a standby on timeline $SEEN_STANDBY, ours is $own; waiting for its primary"
-    elif (( UNSEEN > 0 && SEEN == 0 && rounds <= GRACE )); then
+    elif (( UNSEEN > 0 && SEEN == 0 && SECONDS - since < GRACE )); then
         say_once "no peer answers yet; looking for $GRACE s before starting as primary"
     else
         say "starting as primary on timeline $own"
