@@ -1,0 +1,149 @@
+package catalog
+
+import (
+	_ "embed"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgweir/router"
+)
+
+// fixture is the schema with a case for every rule, and what is expected of each.
+//
+//go:embed testdata/fixture.sql
+var fixture string
+
+// fixtureRules are the rules that the fixture's expectations hold with.
+func fixtureRules() Rules {
+	return Rules{
+		ReadOnlyFunctions:    []string{"App.Vouched_Read", "vouched.*"},
+		SessionSafeFunctions: []string{`"app".vouched_safe`},
+	}
+}
+
+// fixtureSchemas are the schemas in which every object must have an expectation.
+var fixtureSchemas = []string{"app", "other", "vouched", `Odd "Name`}
+
+// verdictName names a verdict as the fixture does.
+func verdictName(v router.NameVerdict) string {
+	return [...]string{"unknown", "read", "node", "primary", "doubtful"}[v]
+}
+
+// lines renders a view in the fixture's notation.
+func lines(c *router.Catalog) map[string]bool {
+	out := make(map[string]bool)
+	for name, f := range c.Functions {
+		s := fmt.Sprintf("f %s.%s %s", name.Schema, name.Name, verdictName(f.Verdict))
+		out[s+words("opaque", f.Opaque, "nextval", f.Nextval, "builtin", f.Builtin)] = true
+	}
+	for name, r := range c.Relations {
+		s := fmt.Sprintf("r %s.%s %c %c %s", name.Schema, name.Name, r.Kind, r.Persistence, verdictName(r.Read))
+		if r.Reason != router.ReasonUnknown {
+			s += " reason=" + reasonName(r.Reason)
+		}
+		out[s+words("calls", r.Calls, "read-opaque", r.ReadOpaque, "read-nextval", r.ReadNextval,
+			"write-opaque", r.WriteOpaque, "write-nextval", r.WriteNextval)] = true
+	}
+	for name := range c.VolatileOperators {
+		out["op "+name] = true
+	}
+	for name := range c.VolatileTypes {
+		out["type "+name] = true
+	}
+	for name := range c.AttributeFunctions {
+		out["attr "+name] = true
+	}
+	return out
+}
+
+// reasonName names the reasons that the catalog gives.
+func reasonName(r router.Reason) string {
+	names := map[router.Reason]string{
+		router.ReasonVolatile: "volatile", router.ReasonNodeLocal: "node_local", router.ReasonAdvisory: "advisory",
+		router.ReasonSequence: "sequence", router.ReasonUnlogged: "unlogged", router.ReasonForeign: "foreign",
+		router.ReasonSetting: "setting", router.ReasonLocking: "locking", router.ReasonWrite: "write",
+		router.ReasonSnapshot: "snapshot", router.ReasonState: "state",
+	}
+	if n, ok := names[r]; ok {
+		return n
+	}
+	return fmt.Sprint(r)
+}
+
+// words joins the words whose flags are set, each behind a space.
+func words(pairs ...any) string {
+	var b strings.Builder
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1].(bool) {
+			b.WriteString(" " + pairs[i].(string))
+		}
+	}
+	return b.String()
+}
+
+// mustBeListed tells whether a line of the view needs an expectation.
+func mustBeListed(line string) bool {
+	kind, rest, _ := strings.Cut(line, " ")
+	if kind == "op" || kind == "type" || kind == "attr" {
+		return true
+	}
+	for _, s := range fixtureSchemas {
+		if strings.HasPrefix(rest, s+".") {
+			// What extensions put there is looked at in the schema ext.
+			return !strings.HasPrefix(rest, "other.file_fdw") && !strings.HasPrefix(rest, "other.postgres_fdw")
+		}
+	}
+	return false
+}
+
+// compareFixture reports every difference between the view and the fixture's expectations.
+func compareFixture(t *testing.T, c *router.Catalog) {
+	t.Helper()
+	want := make(map[string]bool)
+	for line := range strings.Lines(fixture) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "--= "); ok {
+			want[rest] = true
+		}
+	}
+	got := lines(c)
+	for _, line := range slices.Sorted(maps.Keys(want)) {
+		if !got[line] {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	for _, line := range slices.Sorted(maps.Keys(got)) {
+		if mustBeListed(line) && !want[line] {
+			t.Errorf("not expected: %s", line)
+		}
+	}
+}
+
+// TestFixture compares every verdict over the fixture's schema.
+func TestFixture(t *testing.T) {
+	database(t, "fixture")
+	run(t, "fixture", fixture)
+	c := newCache()
+	compareFixture(t, read(t, "fixture", fixtureRules(), c).catalog)
+	if t.Failed() {
+		return
+	}
+	t.Run("again from the cache", func(t *testing.T) {
+		compareFixture(t, read(t, "fixture", fixtureRules(), c).catalog)
+	})
+	t.Run("as a plain role", func(t *testing.T) {
+		run(t, "fixture", `CREATE ROLE plain_reader LOGIN PASSWORD 'x'`)
+		compiled, err := compileRules(fixtureRules())
+		if err != nil {
+			t.Fatal(err)
+		}
+		snap, err := readDatabase(t.Context(), target(t, "fixture", "plain_reader", "x"), time.Minute, compiled, newCache())
+		if err != nil {
+			t.Fatal(err)
+		}
+		compareFixture(t, snap.catalog)
+	})
+}
