@@ -35,7 +35,6 @@ type command struct {
 // commands lists the sub-commands in the order of the help.
 func commands() []command {
 	return []command{
-		{"serve", "run the proxy", runServe},
 		{"check", "check a configuration and every node it names", runCheck},
 		{"setup-sql", "print the SQL that makes the monitor's role", runSetupSQL},
 		{"config", "config print: every effective value and where it came from", runConfig},
