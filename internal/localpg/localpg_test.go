@@ -241,7 +241,7 @@ func TestSupervisor(t *testing.T) {
 	c := makeCluster(t, Config{Standbys: 2})
 	var mu sync.Mutex
 	var said []string
-	s := NewSupervisor(c, SupervisorConfig{Interval: 100 * time.Millisecond, Fall: 3, Rejoin: true, Say: func(line string) {
+	s := NewSupervisor(c, SupervisorConfig{Interval: 100 * time.Millisecond, Fall: 5, Rejoin: true, Say: func(line string) {
 		mu.Lock()
 		defer mu.Unlock()
 		said = append(said, line)

@@ -19,7 +19,7 @@ type Supervisor struct {
 // SupervisorConfig says how patient a Supervisor is and whom it tells.
 type SupervisorConfig struct {
 	Interval time.Duration // between two looks at a primary whose process lives; 0: 500 ms
-	Fall     int           // looks without an answer until a living primary counts as hung; 0: 6
+	Fall     int           // looks without an answer, each a second or an Interval long, until a living primary counts as hung; 0: 6
 	Rejoin   bool          // bring dead nodes back as standbys
 	Say      func(string)  // told each step in a sentence; nil: nobody. Called from Run's goroutine
 }
@@ -76,7 +76,7 @@ func (s *Supervisor) watch(ctx context.Context, primary *Node) error {
 			return nil
 		case <-tick.C:
 		}
-		ask, cancel := context.WithTimeout(ctx, s.cfg.Interval)
+		ask, cancel := context.WithTimeout(ctx, max(s.cfg.Interval, time.Second))
 		_, err := primary.Value(ask, "postgres", "SELECT 1")
 		cancel()
 		switch {
