@@ -35,6 +35,8 @@ type command struct {
 // commands lists the sub-commands in the order of the help.
 func commands() []command {
 	return []command{
+		{"serve", "run the proxy", runServe},
+		{"demo", "a real primary and two standbys from the PostgreSQL on this machine, the proxy in front", runDemo},
 		{"check", "check a configuration and every node it names", runCheck},
 		{"setup-sql", "print the SQL that makes the monitor's role", runSetupSQL},
 		{"config", "config print: every effective value and where it came from", runConfig},

@@ -287,6 +287,32 @@ func giveBack(small *[smallBuffer]byte, large *[largeBuffer]byte) {
 	}
 }
 
+// Quiet is what a look at an idle socket finds.
+type Quiet uint8
+
+// What a look at a socket finds.
+const (
+	QuietYes  Quiet = iota // nothing to read
+	QuietData              // the peer has said something
+	QuietDead              // the stream has ended or broken
+)
+
+// Look looks at the socket without waiting and without reading anything. Without the raw engine it
+// can only say that all is quiet.
+func (l *Link) Look() Quiet {
+	if l.w > l.r {
+		return QuietData
+	}
+	if l.raw == nil {
+		return QuietYes
+	}
+	found := QuietDead
+	if err := l.raw.Control(func(fd uintptr) { found = rawLook(fd) }); err != nil {
+		return QuietDead
+	}
+	return found
+}
+
 // ReadMessage waits for one whole message and returns its type and body; the body is valid
 // until the next call of any reading method. A length that no message can have is a *ProtocolError, one
 // above max bytes a *MessageTooLong, and the stream is of no use after either.

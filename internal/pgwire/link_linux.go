@@ -45,3 +45,20 @@ func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) {
 		}
 	}
 }
+
+// rawLook peeks at a non-blocking socket.
+func rawLook(fd uintptr) Quiet {
+	var b [1]byte
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+		switch {
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN:
+			return QuietYes
+		case errno != 0 || n == 0:
+			return QuietDead
+		default:
+			return QuietData
+		}
+	}
+}

@@ -15,3 +15,6 @@ func rawRead(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 
 // rawWrite is never called where rawConn is nil.
 func rawWrite(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
+
+// rawLook is never called where rawConn is nil.
+func rawLook(uintptr) Quiet { return QuietYes }

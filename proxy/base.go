@@ -1,0 +1,190 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"pgweir/health"
+	"pgweir/internal/pgwire"
+	"pgweir/router"
+)
+
+// base is what a login of one (cluster, database, user, startup parameters) on the primary starts with.
+// It is immutable.
+type base struct {
+	params   []pgwire.Param // ParameterStatus, in the node's order
+	settings map[string]string
+}
+
+// emptyBase stands in until the first node has been asked.
+var emptyBase = &base{}
+
+// param is a parameter that the node reported.
+func (b *base) param(name string) (string, bool) {
+	for i := range b.params {
+		if b.params[i].Name == name {
+			return b.params[i].Value, true
+		}
+	}
+	return "", false
+}
+
+// setting is the value of one of baseSettings, or of a reported parameter.
+func (b *base) setting(name string) string {
+	if v, ok := b.settings[name]; ok {
+		return v
+	}
+	v, _ := b.param(name)
+	return v
+}
+
+// baseSettings are read from a new connection: nodes report none of them by themselves (search_path
+// since PostgreSQL 18).
+func baseSettings() []string {
+	return []string{
+		"search_path", "role", "default_transaction_isolation", "default_transaction_read_only",
+		"default_transaction_deferrable", "statement_timeout", "synchronous_commit",
+	}
+}
+
+// baseKey is what logins that start alike have in common.
+type baseKey struct{ cluster, database, user, startup string }
+
+// bases remembers the base of every kind of login that a node has accepted.
+type bases struct {
+	mu struct {
+		sync.Mutex
+		m map[baseKey]*base
+	}
+}
+
+// maxBases bounds what is remembered; startup parameters are the clients' to choose.
+const maxBases = 10_000
+
+// get is the base of s. Where none is known a node is asked, and its lease stays with the session.
+func (b *bases) get(s *session) (*base, error) {
+	key := baseKey{s.cluster.Name, s.target.Database, s.user, s.startupKey}
+	b.mu.Lock()
+	known := b.mu.m[key]
+	b.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	l, err := s.firstLease()
+	if err != nil {
+		return nil, err
+	}
+	made, err := s.readBase(l)
+	if err != nil {
+		return nil, err
+	}
+	b.put(key, made)
+	return made, nil
+}
+
+// put remembers a base.
+func (b *bases) put(key baseKey, made *base) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.m == nil || len(b.mu.m) >= maxBases {
+		b.mu.m = make(map[baseKey]*base)
+	}
+	b.mu.m[key] = made
+}
+
+// drop forgets what was remembered of a cluster's database: its settings may have changed.
+func (b *bases) drop(cluster string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k := range b.mu.m {
+		if k.cluster == cluster {
+			delete(b.mu.m, k)
+		}
+	}
+}
+
+// firstLease is a lease on the primary, or, while there is none, on any standby; a client that
+// starts up while no node is up waits.
+func (s *session) firstLease() (*lease, error) {
+	var try attempt
+	for {
+		snap := s.cluster.Monitor.Snapshot()
+		d, ok := s.anyNode(snap, health.Clock())
+		if !ok {
+			if p := s.hold(&try); p != nil {
+				return nil, p.asLogin()
+			}
+			continue
+		}
+		if try.avoid&(1<<(uint(d.Node.ID)&63)) != 0 {
+			d = s.toPrimary(snap, health.Clock(), router.ReasonSession)
+			if d.Node == nil {
+				if p := s.hold(&try); p != nil {
+					return nil, p.asLogin()
+				}
+				continue
+			}
+		}
+		l, err := s.leaseOf(d.Node)
+		if err == nil {
+			return l, nil
+		}
+		if p := s.notConnected(d, err, &try); p != nil {
+			return nil, p.asLogin()
+		}
+	}
+}
+
+// asLogin is a problem that ends a login.
+func (p *problem) asLogin() error {
+	if p.ends != nil && p.raw == nil {
+		return p.ends
+	}
+	if p.raw != nil {
+		return &sessionFatal{report: p.raw}
+	}
+	return &loginProblem{p}
+}
+
+// readBase asks a new lease what it starts with.
+func (s *session) readBase(l *lease) (*base, error) {
+	b := &base{params: append([]pgwire.Param(nil), l.conn.Params...), settings: make(map[string]string)}
+	names := baseSettings()
+	var sql strings.Builder
+	for i, n := range names {
+		if i == 0 {
+			sql.WriteString("SELECT ")
+		} else {
+			sql.WriteString(", ")
+		}
+		fmt.Fprintf(&sql, "pg_catalog.current_setting('%s')", n)
+	}
+	if err := l.conn.Link.Write(pgwire.AppendQuery(nil, sql.String())); err != nil {
+		return nil, err
+	}
+	for {
+		typ, body, err := l.conn.Link.ReadMessage(maxWhole)
+		if err != nil {
+			s.lost(l, err)
+			s.giveUp(l)
+			return nil, fmt.Errorf("reading a session's settings: %w", err)
+		}
+		switch typ {
+		case pgwire.MsgDataRow:
+			values, err := pgwire.ParseDataRow(body)
+			if err != nil {
+				return nil, err
+			}
+			for _, n := range names {
+				v, _ := values.Next()
+				b.settings[n] = string(v)
+			}
+		case pgwire.MsgErrorResponse:
+			return nil, errors.New("node refused to show a session's settings")
+		case pgwire.MsgReadyForQuery:
+			return b, nil
+		}
+	}
+}

@@ -1,0 +1,375 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"pgweir/internal/pgwire"
+	"pgweir/router"
+)
+
+// Bounds of what is collected before anything is sent.
+const (
+	maxChunk = 64 << 10 // bytes of a unit that are read before it is bound to a node
+	// silence is how long a client may leave a batch unfinished before what is there is sent: it
+	// may rightly wait for an error or a CopyInResponse, which PostgreSQL sends without a Sync.
+	silence = 20 * time.Millisecond
+)
+
+// ending is how a chunk ends.
+type ending uint8
+
+// The endings of a chunk.
+const (
+	endOpen      ending = iota // the batch goes on: the limit was reached, or the client fell silent
+	endFlush                   // Flush
+	endSync                    // Sync
+	endQuery                   // a simple query, with or without an unfinished batch in front
+	endFunction                // FunctionCall, likewise
+	endTerminate               // Terminate
+	endJunk                    // copy data outside of a COPY, which PostgreSQL ignores
+)
+
+// statement is one prepared statement as the client defined it.
+type statement struct {
+	parse   []byte       // the whole Parse message; nil when it is too long to keep
+	unit    *router.Unit // what executing it may do
+	version uint64       // another for every definition of this session
+}
+
+// item is one message of a chunk that has an answer.
+type item struct {
+	typ     byte
+	kind    byte   // Describe, Close: pgwire.KindStatement or KindPortal
+	at, end int    // its bytes in the chunk
+	name    []byte // of the statement; in the client's buffer
+	portal  []byte // Bind, Execute, Describe, Close of a portal
+	st      *statement
+	unit    *router.Unit // Query and Execute: what it may do
+}
+
+// chunk is what is read from the client and sent in one piece: a simple query, a batch up to
+// its Sync or Flush, or as much of a longer one as fits. Its bytes are the first n of the
+// client's buffer and stay there until the chunk is settled, so that it can be sent again.
+type chunk struct {
+	n     int // bytes
+	end   ending
+	items []item
+	unit  *router.Unit // all of it joined; nil when it holds nothing that runs
+	// rest is how many bytes of the last message are still to be read and passed through.
+	rest     int
+	executes bool // something in it runs
+	limited  bool // an Execute with a row limit
+	portals  bool // a Bind to a named portal
+}
+
+// collect reads one chunk. inBatch says that it continues a batch. The error is the client
+// link's, or a *pgwire.ProtocolError that ends the connection.
+func (s *session) collect(inBatch bool) error {
+	if err := s.collectMeasured(inBatch); err != nil {
+		return err
+	}
+	return s.parse(&s.chunk)
+}
+
+// collectMeasured begins a new chunk and finds how far it goes; parse is to follow.
+func (s *session) collectMeasured(inBatch bool) error {
+	c := &s.chunk
+	*c = chunk{items: c.items[:0]}
+	return s.measure(c, inBatch)
+}
+
+// measure finds how far the chunk goes.
+func (s *session) measure(c *chunk, inBatch bool) error {
+	for {
+		b := s.client.Buffered()
+		typ, size, err := pgwire.ParseHeader(b[c.n:])
+		if errors.Is(err, io.ErrShortBuffer) {
+			if open, err := s.more(c, inBatch); open || err != nil {
+				return err
+			}
+			continue
+		}
+		if limit, ok := pgwire.ClientLimit(typ); !ok {
+			return pgwire.UnexpectedClientMessage(typ)
+		} else if err != nil || size > limit {
+			return pgwire.ErrMessageLength
+		}
+		total := pgwire.HeaderSize + size
+		switch {
+		case c.n+total > maxChunk && c.n > 0:
+			c.end = endOpen
+			return nil
+		case total > maxChunk:
+			return s.measureLong(c, typ, total)
+		case len(b)-c.n < total:
+			if open, err := s.more(c, inBatch); open || err != nil {
+				return err
+			}
+			continue
+		}
+		if (typ == pgwire.MsgTerminate || isCopy(typ)) && c.n > 0 {
+			c.end = endOpen
+			return nil
+		}
+		c.n += total
+		if end, ok := endingOf(typ); ok {
+			c.end = end
+			return nil
+		}
+	}
+}
+
+// measureLong takes a message that is longer than a chunk: what has come of it is the chunk,
+// the rest passes through.
+func (s *session) measureLong(c *chunk, typ byte, total int) error {
+	for len(s.client.Buffered()) < maxChunk/2 {
+		if err := s.fillClient(); err != nil {
+			return err
+		}
+	}
+	c.n = min(total, len(s.client.Buffered()))
+	c.rest = total - c.n
+	c.end = endOpen
+	if end, ok := endingOf(typ); ok {
+		c.end = end
+	}
+	return nil
+}
+
+// more waits for more of the chunk; open says that the client fell silent within its batch.
+func (s *session) more(c *chunk, inBatch bool) (open bool, err error) {
+	if c.n == 0 {
+		return false, s.fillClient()
+	}
+	if err := s.client.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return false, err
+	}
+	err = s.client.Fill()
+	if e := s.client.SetReadDeadline(time.Time{}); e != nil && err == nil {
+		err = e
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if s.ctx.Err() != nil {
+			return false, err
+		}
+		c.end = endOpen
+		return true, nil
+	}
+	return false, err
+}
+
+// isCopy says whether a message belongs to a COPY FROM STDIN.
+func isCopy(typ byte) bool {
+	return typ == pgwire.MsgCopyData || typ == pgwire.MsgCopyDone || typ == pgwire.MsgCopyFail
+}
+
+// endingOf says whether a message ends a chunk, and how.
+func endingOf(typ byte) (ending, bool) {
+	switch typ {
+	case pgwire.MsgSync:
+		return endSync, true
+	case pgwire.MsgFlush:
+		return endFlush, true
+	case pgwire.MsgQuery:
+		return endQuery, true
+	case pgwire.MsgFunctionCall:
+		return endFunction, true
+	case pgwire.MsgTerminate:
+		return endTerminate, true
+	}
+	return endJunk, isCopy(typ)
+}
+
+// parse reads the messages of a measured chunk and classifies what they run.
+func (s *session) parse(c *chunk) error {
+	b := s.client.Buffered()[:c.n]
+	for at := 0; at < len(b); {
+		typ, size, err := pgwire.ParseHeader(b[at:])
+		if err != nil {
+			return err
+		}
+		end := at + pgwire.HeaderSize + size
+		it := item{typ: typ, at: at, end: end}
+		if end > len(b) {
+			s.parseLong(c, &it, len(b))
+			return nil
+		}
+		s.parseItem(c, &it, b[at+pgwire.HeaderSize:end])
+		at = end
+	}
+	return nil
+}
+
+// parseLong takes a message that is not there as a whole: nothing in it is looked at, so it runs
+// on the primary.
+func (s *session) parseLong(c *chunk, it *item, end int) {
+	it.end = end
+	switch it.typ {
+	case pgwire.MsgParse:
+		b := s.client.Buffered()[it.at+pgwire.HeaderSize : end]
+		for i, ch := range b {
+			if ch == 0 {
+				it.name = b[:i]
+				break
+			}
+		}
+		it.st = s.define(it.name, nil, s.srv.incomplete)
+	case pgwire.MsgBind:
+		b := s.client.Buffered()[it.at+pgwire.HeaderSize : end]
+		if v, err := pgwire.ParseBind(b); err == nil {
+			it.name, it.portal = v.Statement, v.Portal
+			it.st = s.lookup(c, it.name)
+			if it.st != nil {
+				it.unit = it.st.unit
+			}
+		}
+	}
+	s.join(c, s.srv.incomplete)
+	c.executes = true
+	if it.unit == nil {
+		it.unit = s.srv.incomplete
+	}
+	c.items = append(c.items, *it)
+}
+
+// parseItem takes one whole message. A message whose body is malformed is left to the node,
+// whose error it is.
+func (s *session) parseItem(c *chunk, it *item, body []byte) {
+	switch it.typ {
+	case pgwire.MsgQuery:
+		sql, err := pgwire.ParseQuery(body)
+		it.unit = s.srv.incomplete
+		if err == nil {
+			it.unit = s.classify(sql)
+		}
+		if len(c.items) > 0 {
+			s.join(c, s.srv.incomplete)
+		}
+		s.join(c, it.unit)
+		c.executes = true
+	case pgwire.MsgParse:
+		v, err := pgwire.ParseParse(body)
+		unit := s.srv.incomplete
+		if err == nil {
+			unit = s.classify(v.SQL)
+			it.name = v.Name
+		}
+		b := s.client.Buffered()
+		it.st = s.define(it.name, b[it.at:it.end], unit)
+		s.join(c, unit)
+	case pgwire.MsgBind:
+		v, err := pgwire.ParseBind(body)
+		if err == nil {
+			it.name, it.portal = v.Statement, v.Portal
+			it.st = s.lookup(c, it.name)
+			c.portals = c.portals || len(v.Portal) > 0
+		}
+		if it.st != nil {
+			it.unit = it.st.unit
+			s.join(c, it.unit)
+		}
+	case pgwire.MsgDescribe, pgwire.MsgClose:
+		it.kind, it.name, _ = pgwire.ParseDescribe(body)
+		if it.kind == pgwire.KindStatement {
+			it.st = s.lookup(c, it.name)
+		} else {
+			it.portal, it.name = it.name, nil
+		}
+		if it.st != nil && it.typ == pgwire.MsgDescribe {
+			s.join(c, it.st.unit)
+		}
+	case pgwire.MsgExecute:
+		portal, limit, err := pgwire.ParseExecute(body)
+		if err == nil {
+			it.portal = portal
+			c.limited = c.limited || limit > 0
+		}
+		it.unit = s.portalUnit(c, portal)
+		s.join(c, it.unit)
+		c.executes = true
+	case pgwire.MsgFunctionCall:
+		it.unit = s.srv.functionCall
+		s.join(c, it.unit)
+		c.executes = true
+	}
+	c.items = append(c.items, *it)
+}
+
+// join adds what one message may do to what the chunk may do.
+func (s *session) join(c *chunk, u *router.Unit) {
+	switch {
+	case u == nil || c.unit == u:
+	case c.unit == nil:
+		c.unit = u
+	default:
+		c.unit = router.Join(c.unit, u)
+	}
+}
+
+// define makes the statement that a Parse asks for. It is the session's only when the node
+// has said ParseComplete. message is nil for one that is too long to keep.
+func (s *session) define(name, message []byte, unit *router.Unit) *statement {
+	s.versions++
+	var st *statement
+	if len(name) == 0 {
+		// The two objects take turns: one is the session's, the other what is being asked for.
+		st = &s.unnamedPair[s.versions%2]
+		if st == s.unnamed {
+			s.versions++
+			st = &s.unnamedPair[s.versions%2]
+		}
+	} else {
+		st = &statement{}
+	}
+	st.unit, st.version = unit, s.versions
+	if message == nil {
+		st.parse = nil
+	} else {
+		st.parse = append(st.parse[:0], message...)
+	}
+	return st
+}
+
+// lookup is the statement that a name means at this point of the chunk, nil when there is none.
+func (s *session) lookup(c *chunk, name []byte) *statement {
+	for i := len(c.items) - 1; i >= 0; i-- {
+		it := &c.items[i]
+		if string(it.name) != string(name) {
+			continue
+		}
+		switch {
+		case it.typ == pgwire.MsgParse:
+			return it.st
+		case it.typ == pgwire.MsgClose && it.kind == pgwire.KindStatement:
+			return nil
+		}
+	}
+	if st := s.pendingStatement(name); st != nil {
+		return st
+	}
+	if len(name) == 0 {
+		return s.unnamed
+	}
+	return s.named[string(name)]
+}
+
+// portalUnit is what executing a portal may do: that of its Bind.
+func (s *session) portalUnit(c *chunk, portal []byte) *router.Unit {
+	for i := len(c.items) - 1; i >= 0; i-- {
+		it := &c.items[i]
+		if it.typ == pgwire.MsgBind && string(it.portal) == string(portal) {
+			return it.unit
+		}
+	}
+	u := s.portals[string(portal)]
+	if len(portal) == 0 {
+		u = s.portal
+	}
+	if u != nil {
+		return u
+	}
+	return s.srv.incomplete
+}

@@ -1,0 +1,150 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"pgweir/internal/pgwire"
+)
+
+// firstPID is the smallest virtual process id: no real backend has one above PostgreSQL's limit
+// of 4,194,304 on Linux, so a virtual pid never names a backend by accident.
+const firstPID = 4_194_304 + 1
+
+// Secret lengths in bytes: protocol 3.0 has room for four, 3.2 for more.
+const (
+	secretShort = 4
+	secretLong  = 32
+)
+
+// keyTable knows which session a cancel key belongs to, and which session holds a backend.
+type keyTable struct {
+	process uint32 // this process's number, in the upper bits of every pid
+	mu      struct {
+		sync.Mutex
+		next     uint32
+		sessions map[uint32]*session
+		backends map[backend]uint32
+	}
+}
+
+// backend is a server process somewhere behind the proxy.
+type backend struct {
+	cluster string
+	node    int
+	pid     uint32
+}
+
+// Bits of a virtual pid: 30 in all (it must stay positive and above firstPID); the upper ones are the process's.
+const (
+	pidBits     = 22
+	pidMask     = 1<<pidBits - 1
+	maxProcess  = 1<<8 - 1
+	processBase = 1 // so that the smallest pid is above firstPID
+)
+
+// newKeyTable is a table for the process of that number, from 0 to maxProcess.
+func newKeyTable(process int) *keyTable {
+	t := &keyTable{process: uint32(process)}
+	t.mu.sessions = make(map[uint32]*session)
+	t.mu.backends = make(map[backend]uint32)
+	return t
+}
+
+// register gives the session its pid and secret.
+func (t *keyTable) register(s *session, long bool) {
+	n := secretShort
+	if long {
+		n = secretLong
+	}
+	s.secret = make([]byte, n)
+	_, _ = rand.Read(s.secret) // never returns an error
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		t.mu.next++
+		pid := (processBase+t.process)<<pidBits | t.mu.next&pidMask
+		if pid >= firstPID && t.mu.sessions[pid] == nil {
+			s.pid = pid
+			t.mu.sessions[pid] = s
+			return
+		}
+	}
+}
+
+// unregister forgets the session.
+func (t *keyTable) unregister(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.mu.sessions, s.pid)
+}
+
+// attach records that the session holds a lease.
+func (t *keyTable) attach(s *session, l *lease) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.backends[backend{s.cluster.Name, l.node.ID, l.conn.PID}] = s.pid
+}
+
+// detach records that it does not any more. After it returns no cancel for the session is under way to
+// the lease.
+func (t *keyTable) detach(s *session, l *lease) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.mu.backends, backend{s.cluster.Name, l.node.ID, l.conn.PID})
+}
+
+// virtual is the pid of the session that holds a backend, 0 when none does.
+func (t *keyTable) virtual(cluster string, node int, pid uint32) uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.backends[backend{cluster, node, pid}]
+}
+
+// find is the session that a cancel key belongs to, nil when it is nobody's.
+func (t *keyTable) find(pid uint32, secret []byte) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.mu.sessions[pid]
+	if s == nil || subtle.ConstantTimeCompare(s.secret, secret) != 1 {
+		return nil
+	}
+	return s
+}
+
+// cancelTimeout bounds a cancel request to a node.
+const cancelTimeout = 10 * time.Second
+
+// cancelRequest carries out a CancelRequest: it reaches the statement that runs for that client now, or
+// nothing. Nothing is answered, as PostgreSQL answers nothing.
+func (srv *Server) cancelRequest(ctx context.Context, st *pgwire.Startup) {
+	s := srv.keys.find(st.PID, st.Secret)
+	if s == nil {
+		srv.log.Debug("cancel request with an unknown key", "pid", st.PID)
+		return
+	}
+	l := s.running.Load()
+	if l == nil {
+		select {
+		case s.canceled <- struct{}{}: // a statement that waits for a node is cancelled there
+		default:
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
+	defer cancel()
+	if err := l.conn.Cancel(ctx); err != nil {
+		srv.log.Warn("cancel", "cluster", s.cluster.Name, "node", l.node.Name, "error", err)
+	}
+}
+
+// randomProcess is a process number where none is configured.
+func randomProcess() int {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never returns an error
+	return int(binary.BigEndian.Uint32(b[:]) % (maxProcess + 1))
+}

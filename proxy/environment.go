@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"strings"
+
+	"pgweir/router"
+)
+
+// envKey is what the environment of the classifier was made from.
+type envKey struct {
+	set     *settings
+	catalog *router.Catalog
+	temp    bool
+	made    bool
+}
+
+// environment is how texts of this session are to be read: its catalog view, its resolved path,
+// its string syntax and encoding. It is made again only when one of these changes.
+func (s *session) environment() *router.Env {
+	db := s.cluster.Catalog.Database(s.target.Database)
+	view := db.View()
+	if !db.Settled(s.target.Marks.ddl.Load()) {
+		view = nil // DDL has passed by that the view does not know yet
+	}
+	key := envKey{set: s.st.effective, catalog: view, temp: s.st.pins[router.PinTemp], made: true}
+	if key == s.envOf {
+		return &s.env
+	}
+	s.envOf = key
+	s.env = router.Env{
+		Cluster:        s.cluster.Name,
+		Database:       s.target.Database,
+		Catalog:        view,
+		StdStrings:     !isOff(s.setting("standard_conforming_strings")),
+		UnsafeEncoding: unsafeEncoding(unquote(s.setting("client_encoding"))),
+	}
+	s.serializable = strings.EqualFold(unquote(s.setting("default_transaction_isolation")), "serializable")
+	s.readOnly = isOn(s.setting("default_transaction_read_only"))
+	if view != nil {
+		s.env.Path = db.Path(s.role(), s.searchPath(), key.temp)
+	}
+	return &s.env
+}
+
+// searchPath is search_path in the form in which the server shows it.
+func (s *session) searchPath() string {
+	v, ok := s.st.effective.get("search_path")
+	if !ok {
+		return s.base.setting("search_path")
+	}
+	return listValue(v)
+}
+
+// listValue turns the client's own text of a list setting (a, "B", 'c d') into the form in which the
+// server keeps it: string literals are identifiers there.
+func listValue(v string) string {
+	var b strings.Builder
+	for i := 0; i < len(v); i++ {
+		if v[i] != '\'' {
+			b.WriteByte(v[i])
+			continue
+		}
+		var lit strings.Builder
+		for i++; i < len(v); i++ {
+			if v[i] == '\'' {
+				if i+1 < len(v) && v[i+1] == '\'' {
+					i++
+				} else {
+					break
+				}
+			}
+			lit.WriteByte(v[i])
+		}
+		b.WriteString(quoteIdent(lit.String()))
+	}
+	return b.String()
+}
+
+// isOff is a boolean setting that is known to be off.
+func isOff(v string) bool {
+	if v == "" {
+		return false
+	}
+	on, ok := parseBool(unquote(v))
+	return ok && !on
+}
+
+// unsafeEncoding says whether a character of this client encoding may end in a backslash (or another
+// ASCII byte), so that a scanner which reads bytes can be fooled.
+func unsafeEncoding(name string) bool {
+	switch strings.ToUpper(strings.NewReplacer("_", "", "-", "").Replace(name)) {
+	case "SJIS", "SHIFTJIS", "MSKANJI", "WIN932", "WINDOWS932", "BIG5", "WIN950", "WINDOWS950", "GBK", "WIN936", "WINDOWS936",
+		"GB18030", "UHC", "WIN949", "WINDOWS949", "JOHAB", "SHIFTJIS2004", "SJIS2004":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,281 @@
+package proxy
+
+import (
+	"errors"
+
+	"pgweir/health"
+	"pgweir/internal/pgwire"
+	"pgweir/router"
+)
+
+// exchange sends the chunk on lease l and forwards what is owed for it. again says that nothing
+// the client could notice has happened and the chunk is to be placed once more. The error ends
+// the session.
+func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again bool, err error) {
+	r := &s.relay
+	skipping := r.skipping && s.batch == l
+	r.reset(s, l)
+	r.skipping = skipping
+	standby := l.node.Role == health.RoleStandby
+	u := c.unit
+	// A transaction whose BEGIN goes out with this chunk has shown the client nothing yet.
+	outside := (s.st.tx == txIdle || s.deferred.text != "") && s.batch == nil
+	r.wrote = u != nil && c.executes && (u.Mark == router.MarkWrite && !u.OnlyTx || s.txWrote && u.Flags&router.FlagMayCommit != 0)
+	hinted := try.decision.Reason == router.ReasonHint
+	r.net = standby && outside && !hinted
+	r.hold = r.net && u != nil && u.Flags&router.FlagCatalog != 0
+	l.node.Live.Outstanding.Add(1)
+	s.running.Store(l)
+	try.number++
+
+	if s.own.explain && c.executes && s.batch == nil {
+		if err := s.explainNotice(try.decision); err != nil {
+			return false, err
+		}
+	}
+	long := c.rest > 0 || c.end == endOpen
+	out := s.compose(c, l, r)
+	sentAt := health.Clock()
+	var nodeErr error
+	if long {
+		nodeErr = s.duplex(c, l, out)
+	} else {
+		if nodeErr = l.conn.Link.Exchange(out); nodeErr == nil {
+			nodeErr = r.run()
+		}
+		if nodeErr == nil && r.copyIn && r.clientErr == nil {
+			s.client.Discard(c.n)
+			c.n = 0
+			nodeErr = s.duplex(c, l, nil)
+		}
+	}
+	s.running.Store(nil)
+	l.node.Live.Outstanding.Add(-1)
+	s.last = l
+
+	switch {
+	case r.clientErr != nil:
+		s.giveUp(l)
+		return false, r.clientErr
+	case nodeErr != nil || r.fatal != nil:
+		return s.broken(c, l, try, nodeErr, outside)
+	case r.discard:
+		return s.refused(c, l, try)
+	}
+	s.settle(c, l, try, began, sentAt)
+	return false, nil
+}
+
+// refused runs a chunk again that a standby would not or could not answer.
+func (s *session) refused(c *chunk, l *lease, try *attempt) (again bool, err error) {
+	s.pending = s.pending[:0]
+	if s.deferred.text != "" {
+		s.giveUp(l) // its transaction has failed
+	}
+	cause := causeOf(s.relay.code)
+	s.cluster.metrics.reroutes.WithLabelValues(s.cluster.Name, cause).Inc()
+	if cause == causeReadOnly {
+		s.learn(c)
+		s.cluster.Monitor.Report(l.node.ID, health.EvidenceReadOnly)
+		try.primary = true
+		return true, nil
+	}
+	try.avoid |= 1 << (uint(l.node.ID) & 63)
+	if try.number >= 2 {
+		try.primary = true
+	}
+	return true, nil
+}
+
+// learn teaches the classifier that what the chunk runs is not for a standby.
+func (s *session) learn(c *chunk) {
+	b := s.client.Buffered()
+	for i := range c.items {
+		it := &c.items[i]
+		switch {
+		case it.typ == pgwire.MsgQuery:
+			if sql, err := pgwire.ParseQuery(b[it.at+pgwire.HeaderSize : it.end]); err == nil {
+				s.srv.classifier.Learn(sql, s.environment())
+			}
+		case it.typ == pgwire.MsgExecute || it.typ == pgwire.MsgBind:
+			if it.st == nil || it.st.parse == nil {
+				continue
+			}
+			if v, err := pgwire.ParseParse(it.st.parse[pgwire.HeaderSize:]); err == nil {
+				s.srv.classifier.Learn(v.SQL, s.environment())
+				it.st.unit = s.srv.classifier.Classify(v.SQL, s.environment())
+			}
+		}
+	}
+}
+
+// broken decides what a chunk is worth whose lease broke while it was under way (behaviour.md §4).
+func (s *session) broken(c *chunk, l *lease, try *attempt, nodeErr error, outside bool) (again bool, err error) {
+	r := &s.relay
+	sent := l.conn.Link.Sent() || c.n == 0 || c.rest > 0 || c.end == endOpen
+	read := c.unit != nil && c.unit.Class != router.ClassPrimary && try.decision.Target == router.TargetStandby ||
+		c.unit != nil && c.unit.Class == router.ClassRead
+	s.lost(l, nodeErr)
+	pinned := s.st.held()
+	primary := l == s.leases[slotPrimary]
+	s.giveUp(l)
+	s.pending = s.pending[:0]
+	if r.cut {
+		return false, errCutMessage
+	}
+	if primary && pinned != router.PinNone {
+		return false, s.lostPin(pinned, fatalOf(r))
+	}
+	if r.fatal != nil && !s.srv.nodeDying(r.fatal) {
+		return false, &sessionFatal{report: r.fatal}
+	}
+	if outside && !r.seen && (!sent || read) && c.n > 0 && c.rest == 0 && c.end != endOpen {
+		s.cluster.metrics.reroutes.WithLabelValues(s.cluster.Name, causeLost).Inc()
+		if l.node.Role == health.RoleStandby {
+			try.avoid |= 1 << (uint(l.node.ID) & 63)
+			if try.number >= 2 {
+				try.primary = true
+			}
+		}
+		return true, nil
+	}
+	return false, s.refuse(c, s.problemBroken(c, sent, read, l))
+}
+
+// fatalOf is the node's last word, nil when it said none.
+func fatalOf(r *relay) *nodeFatal {
+	if r.fatal == nil {
+		return nil
+	}
+	return &nodeFatal{report: r.fatal}
+}
+
+// errCutMessage ends a client connection on which half a message was sent.
+var errCutMessage = errors.New("node connection broke within a message that the client had begun to receive")
+
+// problemBroken is what a client hears of a statement that was under way when its lease broke.
+func (s *session) problemBroken(c *chunk, sent, read bool, l *lease) *problem {
+	inTx := s.st.tx != txIdle || s.deferred.text != ""
+	commits := c.unit == nil || c.unit.Flags&router.FlagMayCommit != 0
+	switch {
+	case inTx && commits && sent && s.txWrote:
+		s.txOver()
+		return s.problemUnknown(l)
+	case inTx && commits && sent:
+		s.txOver()
+		return s.problemTxLost(c)
+	case inTx:
+		s.txDied()
+		return s.problemTxLost(c)
+	case read || !sent:
+		return s.problemReadLost(l)
+	}
+	return s.problemUnknown(l)
+}
+
+// lost tells everybody who must know that a lease ended unasked.
+func (s *session) lost(l *lease, cause error) {
+	s.cluster.Monitor.VoidNode(l.node.ID)
+	s.cluster.Monitor.Report(l.node.ID, health.EvidenceBroken)
+	s.srv.log.Debug("lease lost", "cluster", s.cluster.Name, "node", l.node.Name, "error", cause)
+}
+
+// settle takes over what a chunk that was answered has changed.
+func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) {
+	r := &s.relay
+	s.client.Discard(c.n)
+	c.n = 0
+	s.settleStatements()
+	s.settleTx(c, l)
+	s.own.local(s.st.tx)
+	if try.decision.Node != nil {
+		s.decision = try.decision
+	}
+	if s.st.tx == txIdle {
+		s.portal = nil
+		clear(s.portals)
+	}
+	if c.unit != nil && c.unit.Flags&router.FlagDDL != 0 && !r.failed {
+		s.cluster.Catalog.Invalidate(s.target.Database)
+	}
+	l.used = s.cluster.observe(c, l, s.decision, began, sentAt)
+}
+
+// settleTx takes over the transaction status, the effects and the pins of a chunk.
+func (s *session) settleTx(c *chunk, l *lease) {
+	r := &s.relay
+	had := s.st.tx != txIdle || s.deferred.text != ""
+	if s.deferred.text != "" {
+		s.st.push("")
+		s.txOnly = l.node.Role == health.RoleStandby
+	}
+	s.deferred = deferral{}
+	chained := false
+	for i := range r.effects {
+		e := &r.effects[i]
+		chained = chained || e.AndChain
+		s.st.applyOne(e)
+		s.wiped(e, l)
+	}
+	if c.unit != nil && c.executes && c.unit.Mark == router.MarkWrite && !c.unit.OnlyTx {
+		s.txWrote = true
+	}
+	if c.unit != nil && c.unit.Flags&router.FlagOpaque != 0 && !r.failed {
+		s.st.pins[router.PinOpaque] = true
+	}
+	inBatch := c.end != endSync && c.end != endFunction && !(c.end == endQuery && !r.skipping)
+	if inBatch && c.end != endJunk {
+		s.batch = l
+		return
+	}
+	s.batch = nil
+	s.st.ready(r.status, r.tag == 'C', chained && had)
+	if r.status == txIdle {
+		s.txLease, s.txWrote, s.txOnly = nil, false, false
+	} else {
+		s.txLease = l
+	}
+	l.set = s.st.set
+}
+
+// wiped tells the session's other lease of an effect that must reach it too.
+func (s *session) wiped(e *router.Effect, l *lease) {
+	switch e.Kind {
+	case router.EffectDiscardAll:
+		clear(s.named)
+		s.unnamed = nil
+		l.unnamed = 0
+		clear(l.named)
+		for _, other := range s.leases {
+			if other != nil && other != l {
+				other.discard = true
+			}
+		}
+	case router.EffectDeallocateAll:
+		clear(s.named)
+		clear(l.named)
+	case router.EffectDeallocate:
+		delete(s.named, e.Name)
+		l.forget(e.Name)
+	}
+}
+
+// txDied remembers that the open transaction's lease is gone: the client is told once, and
+// then hears 25P02 until it rolls back.
+func (s *session) txDied() {
+	if len(s.st.levels) > 0 {
+		s.st.set, s.st.effective = s.st.levels[0].set, s.st.levels[0].set
+	}
+	s.st.levels = nil
+	s.txLease, s.batch, s.txWrote, s.txOnly = nil, nil, false, false
+	s.deferred = deferral{}
+	s.dead, s.deadTold = true, false
+	s.st.tx = txFailed
+}
+
+// txOver ends a transaction whose outcome was told to the client.
+func (s *session) txOver() {
+	s.txDied()
+	s.dead = false
+	s.st.tx = txIdle
+}

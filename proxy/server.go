@@ -1,0 +1,417 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pgweir/health"
+	"pgweir/internal/auth"
+	"pgweir/internal/catalog"
+	"pgweir/internal/pgwire"
+	"pgweir/proxy/pool"
+	"pgweir/router"
+)
+
+// Config is what a Server is built from.
+type Config struct {
+	// Resolve says what a client gets that came in by a listener (its index) and asks for a
+	// database as a user. Its error is the message of a 3D000.
+	Resolve func(listener int, database, user string) (Target, error)
+	// ClientTLS is the TLS configuration of a listener, nil where it speaks none; required says
+	// that plaintext is refused. It is asked for every connection.
+	ClientTLS func(listener int) (conf *tls.Config, required bool)
+	// LoginTimeout bounds everything from accept to the end of the login.
+	LoginTimeout time.Duration
+	// MaxClients bounds the client connections; 0: no limit.
+	MaxClients int
+	// HoldMax bounds the statements that wait for a primary.
+	HoldMax int
+	// UnknownSQLState is what a write of unknown outcome is answered with; "" is 08007.
+	UnknownSQLState string
+	// Process is this process's number in the pids it gives out; -1 draws one.
+	Process    int
+	Classifier *router.Classifier
+	Pool       *pool.Pool
+	Metrics    *Metrics
+	Log        *slog.Logger
+}
+
+// DefaultConfig is every value that has a default.
+func DefaultConfig() Config {
+	return Config{LoginTimeout: time.Minute, HoldMax: 10_000, Process: -1}
+}
+
+// Validate returns everything that is wrong, joined.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Resolve == nil || c.ClientTLS == nil || c.Classifier == nil || c.Pool == nil || c.Metrics == nil || c.Log == nil {
+		errs = append(errs, errors.New("a part is missing"))
+	}
+	if c.LoginTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("LoginTimeout: %v: must be above zero", c.LoginTimeout))
+	}
+	if c.MaxClients < 0 || c.HoldMax < 1 {
+		errs = append(errs, errors.New("MaxClients must not be negative, HoldMax must be at least 1"))
+	}
+	if c.Process > maxProcess {
+		errs = append(errs, fmt.Errorf("Process: %d: must be at most %d", c.Process, maxProcess))
+	}
+	return errors.Join(errs...)
+}
+
+// Cluster is one primary with its standbys, as sessions use it.
+type Cluster struct {
+	Name    string
+	Monitor *health.Monitor
+	Catalog *catalog.Manager
+	Auth    auth.Source
+	NodeTLS pool.TLS
+
+	metrics *clusterMetrics
+	clients atomic.Int64
+	held    atomic.Int64
+	mu      struct {
+		sync.Mutex
+		marks map[string]*Marks
+	}
+}
+
+// NewCluster joins the parts of a cluster; its counters are in m.
+func NewCluster(name string, mon *health.Monitor, cat *catalog.Manager, users auth.Source, nodeTLS pool.TLS, m *Metrics) *Cluster {
+	c := &Cluster{Name: name, Monitor: mon, Catalog: cat, Auth: users, NodeTLS: nodeTLS, metrics: m.cluster(name)}
+	c.mu.marks = make(map[string]*Marks)
+	return c
+}
+
+// Clients is how many clients are logged in.
+func (c *Cluster) Clients() int { return int(c.clients.Load()) }
+
+// Held is how many statements wait for a primary.
+func (c *Cluster) Held() int { return int(c.held.Load()) }
+
+// MarksOf is what all sessions of a database share; the same pointer for the same name.
+func (c *Cluster) MarksOf(database string) *Marks {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.mu.marks[database]
+	if m == nil {
+		m = new(Marks)
+		c.mu.marks[database] = m
+	}
+	return m
+}
+
+// Marks is what the sessions of one database know together.
+type Marks struct {
+	write atomic.Uint64 // the fence's mark of the last acknowledged write
+	ddl   atomic.Uint64 // the catalog's stamp of the last DDL
+}
+
+// raise moves the write mark up to at.
+func (m *Marks) raise(at uint64) {
+	for {
+		old := m.write.Load()
+		if at <= old || m.write.CompareAndSwap(old, at) {
+			return
+		}
+	}
+}
+
+// load is the write mark.
+func (m *Marks) load() uint64 { return m.write.Load() }
+
+// Target is what a session gets: where it goes and the settings that hold for it.
+type Target struct {
+	Cluster        *Cluster
+	Database       string // the server's name of it
+	Marks          *Marks
+	Route          router.RouteMode
+	ListenerRoute  router.RouteMode
+	Consistency    router.Consistency
+	ReadFrom       []string
+	OnPrimary      router.ReadsOnPrimary
+	Zone           string
+	Offload        int // percentage of sessions
+	FreshnessWait  func(router.Consistency) time.Duration
+	MaxLagBytes    int64
+	MaxLagTime     time.Duration
+	PoolSize       int
+	BeginDefer     time.Duration // 0: a BEGIN is sent at once
+	HoldTimeout    time.Duration
+	ConnectTimeout time.Duration
+	WaitTimeout    time.Duration // for a connection of a full pool; 0: no limit
+}
+
+// Server serves clients.
+type Server struct {
+	cfg        Config
+	log        *slog.Logger
+	pool       *pool.Pool
+	classifier *router.Classifier
+	metrics    *Metrics
+	keys       *keyTable
+	bases      bases
+	holds      *holds
+	clock      *clock
+	seed       *auth.Seed
+	clients    atomic.Int64
+
+	// Units of what cannot be looked at: a message that is not there as a whole, a FunctionCall,
+	// and a read without any peculiarity.
+	incomplete, functionCall, plainRead *router.Unit
+
+	mu struct {
+		sync.Mutex
+		sessions map[*pgwire.Link]context.CancelCauseFunc
+		draining bool
+	}
+}
+
+// New is a server that serves nobody yet.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("proxy configuration: %w", err)
+	}
+	if cfg.Process < 0 {
+		cfg.Process = randomProcess()
+	}
+	srv := &Server{
+		cfg: cfg, log: cfg.Log, pool: cfg.Pool, classifier: cfg.Classifier, metrics: cfg.Metrics,
+		keys: newKeyTable(cfg.Process), holds: newHolds(cfg.HoldMax), clock: newClock(), seed: auth.NewSeed(),
+		incomplete: &router.Unit{
+			Class: router.ClassPrimary, Reason: router.ReasonIncomplete, Mark: router.MarkWrite,
+			Flags: router.FlagMayCommit, Statements: 1,
+		},
+		functionCall: &router.Unit{
+			Class: router.ClassPrimary, Reason: router.ReasonFunctionCall, Mark: router.MarkWrite, Flags: router.FlagMayCommit, Statements: 1,
+		},
+		plainRead: &router.Unit{Class: router.ClassRead, Reason: router.ReasonRead, Mark: router.MarkRead, Statements: 1},
+	}
+	srv.mu.sessions = make(map[*pgwire.Link]context.CancelCauseFunc)
+	return srv, nil
+}
+
+// Serve accepts clients on the listeners until ctx ends, and then lets every session come to a
+// transaction boundary; those that have not after grace end with FATAL 57P01. It closes the
+// listeners.
+func (srv *Server) Serve(ctx context.Context, grace time.Duration, listeners ...net.Listener) {
+	var wg, conns sync.WaitGroup
+	stopClock := make(chan struct{})
+	wg.Go(func() { srv.clock.run(stopClock, &wg) })
+	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	for i, l := range listeners {
+		conns.Go(func() { srv.accept(base, i, l, &conns) })
+	}
+	<-ctx.Done()
+	for _, l := range listeners {
+		_ = l.Close()
+	}
+	srv.drain()
+	done := make(chan struct{})
+	wg.Go(func() { conns.Wait(); close(done) })
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		srv.Cut()
+		<-done
+	}
+	cut(errDraining)
+	close(stopClock)
+	wg.Wait()
+}
+
+// accept serves one listener until it is closed. What else can go wrong (no file descriptors,
+// a client that left already) passes.
+func (srv *Server) accept(ctx context.Context, index int, l net.Listener, conns *sync.WaitGroup) {
+	pause := time.Millisecond
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = time.Millisecond
+			conns.Go(func() { srv.serveConn(ctx, index, c) })
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			srv.log.Warn("accept", "listener", l.Addr(), "error", err)
+			<-time.After(pause)
+			pause = min(2*pause, time.Second)
+		}
+	}
+}
+
+// serveConn is the life of one connection, from accept to close.
+func (srv *Server) serveConn(ctx context.Context, listener int, c net.Conn) {
+	link := pgwire.NewLink(c)
+	ctx, cancel := context.WithCancelCause(ctx)
+	if !srv.enter(link, cancel) {
+		_ = link.Close()
+		return
+	}
+	s, reason := srv.admit(ctx, listener, link)
+	if s != nil {
+		if reason == nil {
+			s.cluster.clients.Add(1)
+			srv.metrics.clientStarts(s.cluster.Name)
+			reason = s.run()
+			srv.metrics.clientEnds(s.cluster.Name)
+			s.cluster.clients.Add(-1)
+		}
+		s.close()
+	}
+	srv.done(link, s, reason)
+	cancel(reason)
+	srv.leave(link)
+	_ = link.Close()
+}
+
+// admit takes a new connection through its login.
+func (srv *Server) admit(ctx context.Context, listener int, link *pgwire.Link) (*session, error) {
+	if err := link.SetDeadline(time.Now().Add(srv.cfg.LoginTimeout)); err != nil {
+		return nil, err
+	}
+	a := &arrival{srv: srv, listener: listener, link: link, ctx: ctx}
+	st, err := a.negotiate()
+	if errors.Is(err, errDirectTLS) {
+		if err = a.direct(); err == nil {
+			st, err = a.negotiate()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if st.Kind == pgwire.KindCancelRequest {
+		srv.cancelRequest(ctx, &st)
+		return nil, errTerminate
+	}
+	if n := srv.clients.Add(1); srv.cfg.MaxClients > 0 && n > int64(srv.cfg.MaxClients) {
+		srv.clients.Add(-1)
+		return nil, &loginProblem{&problem{
+			code: codeTooMany, message: "sorry, too many clients already",
+			detail: fmt.Sprintf("pgweir takes %d (max_client_conn).", srv.cfg.MaxClients),
+		}}
+	}
+	s, err := a.login(st)
+	if err != nil && s == nil {
+		srv.clients.Add(-1)
+		return nil, err
+	}
+	if err == nil {
+		err = link.SetDeadline(time.Time{})
+		if srv.isDraining() {
+			err = errDraining
+		}
+	}
+	return s, err
+}
+
+// done counts and logs the end of a connection, and says goodbye if the client can hear it. It is the one
+// place that does.
+func (srv *Server) done(link *pgwire.Link, s *session, reason error) {
+	if cause := context.Cause(contextOf(s)); cause != nil && isTimeout(reason) {
+		reason = cause
+	}
+	if s != nil {
+		srv.clients.Add(-1)
+	}
+	if out := farewell(reason); out != nil {
+		_ = link.SetWriteDeadline(time.Now().Add(goodbye))
+		_ = link.Write(out)
+	}
+	attrs := []any{"client", link.Conn().RemoteAddr(), "side", side(reason)}
+	if s != nil {
+		attrs = append(attrs, "cluster", s.cluster.Name, "database", s.target.Database, "user", s.user)
+	}
+	if reason != nil && !errors.Is(reason, errTerminate) {
+		attrs = append(attrs, "error", reason)
+	}
+	if side(reason) == "client" && s != nil {
+		srv.log.Debug("connection ended", attrs...)
+		return
+	}
+	if errors.Is(reason, errTerminate) {
+		return
+	}
+	srv.log.Info("connection ended", attrs...)
+}
+
+// contextOf is the session's context, one that never ends without a session.
+func contextOf(s *session) context.Context {
+	if s == nil {
+		return context.Background()
+	}
+	return s.ctx
+}
+
+// goodbye bounds the writing of the last message.
+const goodbye = 2 * time.Second
+
+// enter makes a connection known, unless the server is draining.
+func (srv *Server) enter(link *pgwire.Link, cancel context.CancelCauseFunc) bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.mu.draining {
+		return false
+	}
+	srv.mu.sessions[link] = cancel
+	return true
+}
+
+// leave forgets a connection.
+func (srv *Server) leave(link *pgwire.Link) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	delete(srv.mu.sessions, link)
+}
+
+// isDraining says whether the server has begun to stop.
+func (srv *Server) isDraining() bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.mu.draining
+}
+
+// drain wakes every session that waits for its client: one that is between transactions ends.
+func (srv *Server) drain() {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.mu.draining = true
+	for link := range srv.mu.sessions {
+		_ = link.SetReadDeadline(past)
+	}
+}
+
+// Cut ends every session that is left, without waiting for its transaction.
+func (srv *Server) Cut() {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for link, cancel := range srv.mu.sessions {
+		cancel(errDraining)
+		_ = link.SetReadDeadline(past)
+		_ = link.SetWriteDeadline(time.Now().Add(goodbye))
+	}
+}
+
+// tlsConfig is the TLS configuration of a listener, nil when it speaks none.
+func (srv *Server) tlsConfig(listener int) *tls.Config {
+	conf, _ := srv.cfg.ClientTLS(listener)
+	return conf
+}
+
+// tlsRequired says whether a listener refuses plaintext.
+func (srv *Server) tlsRequired(listener int) bool {
+	_, required := srv.cfg.ClientTLS(listener)
+	return required
+}
+
+// Sessions is how many clients are logged in or about to be.
+func (srv *Server) Sessions() int { return int(srv.clients.Load()) }

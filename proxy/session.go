@@ -1,0 +1,421 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"pgweir/health"
+	"pgweir/internal/auth"
+	"pgweir/internal/pgwire"
+	"pgweir/router"
+)
+
+// session is one client connection from its login to its end. One goroutine runs it; what
+// others may touch says so.
+type session struct {
+	srv     *Server
+	client  *pgwire.Link
+	ctx     context.Context // the connection's own: it carries the cause of the end to whoever waits on the session's behalf
+	cancel  context.CancelCauseFunc
+	cluster *Cluster
+	target  Target
+	user    string
+	keys    auth.Keys
+
+	startupParams []pgwire.Param // what every node login of this session starts with
+	startupKey    string
+	options       []pgwire.Param // settings of the startup packet that are ours: pgweir.route …
+	pid           uint32
+	secret        []byte
+	offloaded     bool
+
+	st       state
+	base     *base
+	params   map[string]string // ParameterStatus values that differ from the base
+	leases   [slots]*lease
+	last     *lease // the lease that was used last
+	txLease  *lease // of the open transaction
+	batch    *lease // of the unfinished batch
+	deferred deferral
+	deadTold bool
+	dead     bool // the open transaction's lease is gone: 25P02 until ROLLBACK
+	txWrote  bool
+	txRead   bool
+	txOnly   bool // the open transaction is read-only and runs on a standby
+	inDuplex bool // another goroutine reads the lease
+	skipping bool // an error of ours was answered in a batch: nothing until Sync
+
+	own ownSettings // pgweir.*
+
+	chunk                  chunk
+	relay                  relay
+	scratch                []byte
+	plan                   []planned
+	versions               uint64
+	unnamedPair            [2]statement
+	unnamed                *statement
+	named                  map[string]*statement
+	pending                []definition // what the node has completed and settle makes the session's
+	portals                map[string]*router.Unit
+	portal                 *router.Unit // the unnamed one
+	env                    router.Env
+	envOf                  envKey
+	serializable, readOnly bool // the session's defaults, as environment last found them
+	watch                  watch
+	decision               router.Decision // the last one that was answered, for SHOW pgweir.last_route
+
+	canceled chan struct{}         // a cancel that came while no statement ran on a node
+	running  atomic.Pointer[lease] // the lease on which a statement runs now; the cancel table reads it
+}
+
+// deferral is a BEGIN that was answered and not yet sent.
+type deferral struct {
+	text string // "" when there is none
+	mode router.TxMode
+	at   int64 // health.Clock() when it was answered
+}
+
+// definition is a prepared statement that a node has made or closed (st nil).
+type definition struct {
+	name string
+	st   *statement
+}
+
+// errTerminate ends a session whose client said goodbye.
+var errTerminate = errors.New("client said Terminate")
+
+// run serves the client until it leaves or something ends the connection. The error is the
+// reason, never nil.
+func (s *session) run() error {
+	for {
+		if err := s.collect(s.batch != nil || s.skipping); err != nil {
+			if errors.Is(err, errDeferredLong) {
+				err = s.beginNow()
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := s.serve(); err != nil {
+			return err
+		}
+	}
+}
+
+// serve answers one chunk.
+func (s *session) serve() error {
+	c := &s.chunk
+	switch {
+	case s.skipping:
+		return s.skip(c)
+	case c.end == endTerminate && len(c.items) == 0:
+		return errTerminate
+	case c.end == endJunk:
+		return s.dropJunk(c)
+	case len(c.items) == 0 && s.batch == nil && c.end == endFlush:
+		s.client.Discard(c.n)
+		return nil
+	case len(c.items) == 0 && s.batch == nil && c.end == endSync:
+		s.client.Discard(c.n)
+		return s.client.Write(pgwire.AppendReadyForQuery(nil, byte(s.st.tx)))
+	}
+	if done, err := s.answer(c); done || err != nil {
+		return err
+	}
+	return s.carry(c)
+}
+
+// skip throws a batch away up to its Sync, which gets its ReadyForQuery.
+func (s *session) skip(c *chunk) error {
+	if c.rest > 0 {
+		if err := s.dropRest(c); err != nil {
+			return err
+		}
+	} else {
+		s.client.Discard(c.n)
+	}
+	switch c.end {
+	case endSync:
+		s.skipping = false
+		return s.client.Write(pgwire.AppendReadyForQuery(nil, byte(s.st.tx)))
+	case endTerminate:
+		return errTerminate
+	}
+	return nil
+}
+
+// dropJunk ignores copy data outside of a COPY, as PostgreSQL does.
+func (s *session) dropJunk(c *chunk) error {
+	if c.rest > 0 {
+		return s.dropRest(c)
+	}
+	s.client.Discard(c.n)
+	return nil
+}
+
+// dropRest throws a long message away.
+func (s *session) dropRest(c *chunk) error {
+	s.client.Discard(c.n)
+	for c.rest > 0 {
+		if len(s.client.Buffered()) == 0 {
+			if err := s.fillClient(); err != nil {
+				return err
+			}
+		}
+		n := min(c.rest, len(s.client.Buffered()))
+		s.client.Discard(n)
+		c.rest -= n
+	}
+	return nil
+}
+
+// carry sends the chunk to a node and forwards the answer, again elsewhere if nobody can notice.
+func (s *session) carry(c *chunk) error {
+	began := health.Clock()
+	var try attempt
+	for {
+		l, problem := s.place(c, &try)
+		if problem != nil {
+			return s.refuse(c, problem)
+		}
+		if err := s.prepareLease(l); err != nil {
+			if problem := s.notPrepared(l, err, &try); problem != nil {
+				return s.refuse(c, problem)
+			}
+			continue
+		}
+		again, err := s.exchange(c, l, &try, began)
+		if err != nil || !again {
+			return err
+		}
+	}
+}
+
+// notPrepared decides what a lease is worth that could not be brought up to the session's settings: once more
+// on a fresh one, then the client hears why.
+func (s *session) notPrepared(l *lease, err error, try *attempt) *problem {
+	var refused *errReplay
+	s.giveUp(l)
+	if s.relay.clientErr != nil {
+		return clientGone(s.relay.clientErr)
+	}
+	if try.replays++; try.replays < 2 {
+		return nil
+	}
+	if errors.As(err, &refused) && len(refused.report) > 0 {
+		return &problem{raw: refused.report}
+	}
+	return problemReplay(err)
+}
+
+// attempt is what has been tried for one chunk.
+type attempt struct {
+	number   int // how often it was sent
+	avoid    uint64
+	primary  bool // go to the primary, whatever the class
+	replays  int
+	freshEnd int64 // health.Clock() at which the wait for a fresh standby is over; 0: not begun
+	freshMin uint64
+	holdEnd  int64
+	vouchEnd int64
+	held     time.Duration
+	cause    string // of the rerun, for metrics
+	decision router.Decision
+}
+
+// classify says what a text may do, with the names as this session sees them.
+func (s *session) classify(sql []byte) *router.Unit {
+	return s.srv.classifier.Classify(sql, s.environment())
+}
+
+// bound records what executing a portal may do.
+func (s *session) bound(portal []byte, u *router.Unit) {
+	if len(portal) == 0 {
+		s.portal = u
+		return
+	}
+	if s.portals == nil {
+		s.portals = make(map[string]*router.Unit)
+	}
+	s.portals[string(portal)] = u
+}
+
+// defines records that a node has made a statement of the client's (or closed it, with st nil).
+// It becomes the session's when the chunk is settled: until then the chunk may be sent again.
+func (s *session) defines(name string, st *statement) {
+	s.pending = append(s.pending, definition{name, st})
+}
+
+// pendingStatement is a statement that a node has made within the batch that is not settled.
+func (s *session) pendingStatement(name []byte) *statement {
+	for i := len(s.pending) - 1; i >= 0; i-- {
+		if s.pending[i].name == string(name) {
+			return s.pending[i].st
+		}
+	}
+	return nil
+}
+
+// settleStatements makes the completed definitions the session's.
+func (s *session) settleStatements() {
+	for _, d := range s.pending {
+		switch {
+		case d.name == "":
+			s.unnamed = d.st
+		case d.st == nil:
+			delete(s.named, d.name)
+		default:
+			if s.named == nil {
+				s.named = make(map[string]*statement)
+			}
+			s.named[d.name] = d.st
+		}
+	}
+	s.pending = s.pending[:0]
+}
+
+// mark remembers what the session has seen or done on a lease, before the client hears of it.
+func (s *session) mark(l *lease, wrote bool) {
+	at := s.cluster.Monitor.Fence().Mark()
+	s.st.saw(l.node, l.node.Live.Fresh().Incarnation, at, wrote)
+	if wrote {
+		s.target.Marks.raise(at)
+	}
+}
+
+// fillClient waits for more bytes of the client. A lease that must be heard while the session holds
+// it is watched meanwhile; what it says reaches the client at once.
+func (s *session) fillClient() error {
+	for {
+		l := s.watched()
+		if s.inDuplex {
+			return s.client.Fill() // the relay reads the lease
+		}
+		if s.deferred.text != "" && l == nil {
+			return s.fillDeferred()
+		}
+		if l == nil {
+			return s.client.Fill()
+		}
+		s.watch.start(s.srv.clock, l.conn.Link, s.client)
+		err := s.client.Fill()
+		spoke, lerr := s.watch.stop()
+		if spoke {
+			if e := s.spoke(l, lerr); e != nil {
+				return e
+			}
+			if isTimeout(err) && s.ctx.Err() == nil {
+				continue
+			}
+		}
+		return err
+	}
+}
+
+// watched is the lease that may speak while the client is silent: that of an open transaction,
+// or one that the session must not lose.
+func (s *session) watched() *lease {
+	switch {
+	case s.batch != nil:
+		return s.batch
+	case s.txLease != nil:
+		return s.txLease
+	case s.st.held() != router.PinNone:
+		return s.leases[slotPrimary]
+	}
+	return nil
+}
+
+// errDeferredLong says that a deferred BEGIN has waited long enough.
+var errDeferredLong = errors.New("the deferred BEGIN is due")
+
+// fillDeferred waits for more bytes of the client no longer than a BEGIN may be deferred.
+func (s *session) fillDeferred() error {
+	left := s.target.BeginDefer - time.Duration(health.Clock()-s.deferred.at)
+	if err := s.client.SetReadDeadline(time.Now().Add(left)); err != nil {
+		return err
+	}
+	err := s.client.Fill()
+	if e := s.client.SetReadDeadline(time.Time{}); e != nil {
+		return e
+	}
+	if isTimeout(err) && s.ctx.Err() == nil {
+		return errDeferredLong
+	}
+	return err
+}
+
+// hear forwards what a held lease has said unasked, as far as the client may see it. quiet says
+// that the session does not need the lease: nothing reaches the client but notifications and
+// parameters. The error says that the lease is of no use any more.
+func (s *session) hear(l *lease, quiet bool) error {
+	if len(l.conn.Link.Buffered()) == 0 {
+		if err := l.conn.Link.Fill(); err != nil {
+			return err
+		}
+	}
+	r := &s.relay
+	r.reset(s, l)
+	r.open = true
+	if err := r.step(); err != nil {
+		return err
+	}
+	if r.clientErr != nil {
+		return r.clientErr
+	}
+	if r.fatal != nil {
+		if !quiet {
+			return &nodeFatal{report: r.fatal}
+		}
+		return errLeaseEnded
+	}
+	return nil
+}
+
+// errLeaseEnded is a lease that the node ended while nobody needed it.
+var errLeaseEnded = errors.New("node ended the connection")
+
+// nodeFatal is a lease that ended with a FATAL of the node.
+type nodeFatal struct{ report []byte }
+
+func (e *nodeFatal) Error() string { return "node ended the connection with FATAL" }
+
+// spoke handles what a watched lease has said. lerr is the link's error, nil when bytes are there.
+// The error ends the session.
+func (s *session) spoke(l *lease, lerr error) error {
+	if lerr == nil {
+		lerr = s.hear(l, false)
+		if lerr == nil {
+			return nil
+		}
+	}
+	if s.relay.clientErr != nil {
+		return s.relay.clientErr
+	}
+	var fatal *nodeFatal
+	_ = errors.As(lerr, &fatal)
+	s.lost(l, lerr)
+	pinned := s.st.held()
+	inTx := s.txLease == l || s.batch == l
+	s.giveUp(l)
+	if pinned != router.PinNone {
+		return s.lostPin(pinned, fatal)
+	}
+	if inTx {
+		s.txDied()
+		if fatal != nil && !s.srv.nodeDying(fatal.report) {
+			// The node ended this session on its own account: a time-out that the client set, or a
+			// person's pg_terminate_backend.
+			return &sessionFatal{report: fatal.report}
+		}
+	}
+	return nil
+}
+
+// sessionFatal ends a session with the node's own words.
+type sessionFatal struct{ report []byte }
+
+func (e *sessionFatal) Error() string { return "node ended the session" }

@@ -1,0 +1,517 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"pgweir/health"
+	"pgweir/internal/auth"
+	"pgweir/internal/pgwire"
+	"pgweir/router"
+)
+
+// arrival is a connection whose client has not logged in yet.
+type arrival struct {
+	srv      *Server
+	listener int
+	link     *pgwire.Link
+	ctx      context.Context
+	endPoint []byte // of the certificate the client was shown, for channel binding
+	secure   bool
+}
+
+// negotiate reads packets until the client has said what it wants: TLS and GSS requests are
+// answered, everything else is returned. The caller has set one deadline for the whole login.
+func (a *arrival) negotiate() (pgwire.Startup, error) {
+	var asked, askedGSS bool
+	for {
+		if err := a.await(1); err != nil {
+			return pgwire.Startup{}, err
+		}
+		if !asked && !a.secure && pgwire.LooksLikeTLS(a.link.Buffered()) {
+			return pgwire.Startup{}, errDirectTLS
+		}
+		n, err := a.packet()
+		if err != nil {
+			return pgwire.Startup{}, err
+		}
+		st, err := pgwire.ParseStartup(a.link.Buffered()[:n])
+		if err != nil {
+			return st, err
+		}
+		a.link.Discard(n)
+		switch st.Kind {
+		case pgwire.KindSSLRequest:
+			if asked || a.secure {
+				return st, st.Repeated()
+			}
+			asked = true
+			if err := a.answerTLS(); err != nil {
+				return st, err
+			}
+		case pgwire.KindGSSENCRequest:
+			if askedGSS || a.secure {
+				return st, st.Repeated()
+			}
+			askedGSS = true
+			if len(a.link.Buffered()) > 0 {
+				return st, pgwire.ErrDataAfterGSSRequest
+			}
+			if err := a.link.Write([]byte{'N'}); err != nil {
+				return st, err
+			}
+		default:
+			return st, nil
+		}
+	}
+}
+
+// await waits until n bytes are buffered.
+func (a *arrival) await(n int) error {
+	for len(a.link.Buffered()) < n {
+		if err := a.link.Fill(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packet waits for a whole startup packet and returns its length.
+func (a *arrival) packet() (int, error) {
+	for {
+		n, ok, err := pgwire.StartupLength(a.link.Buffered())
+		if err != nil {
+			return 0, err
+		}
+		if ok && len(a.link.Buffered()) >= n {
+			return n, nil
+		}
+		if err := a.link.Fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// answerTLS answers an SSLRequest, and shakes hands if this listener speaks TLS.
+func (a *arrival) answerTLS() error {
+	if len(a.link.Buffered()) > 0 {
+		return pgwire.ErrDataAfterSSLRequest
+	}
+	conf := a.srv.tlsConfig(a.listener)
+	if conf == nil {
+		return a.link.Write([]byte{'N'})
+	}
+	if err := a.link.Write([]byte{'S'}); err != nil {
+		return err
+	}
+	return a.handshake(a.link.Conn(), conf)
+}
+
+// errDirectTLS is a connection that begins with a TLS handshake.
+var errDirectTLS = errors.New("connection begins with TLS")
+
+// direct shakes hands with a client that did not ask (sslnegotiation=direct): it must name the protocol.
+func (a *arrival) direct() error {
+	conf := a.srv.tlsConfig(a.listener)
+	if conf == nil {
+		return &pgwire.ProtocolError{Code: pgwire.CodeProtocolViolation, Message: "received direct SSL connection request, but SSL is not enabled", LogOnly: true}
+	}
+	conf = conf.Clone()
+	conf.NextProtos = []string{"postgresql"}
+	first := append([]byte(nil), a.link.Buffered()...)
+	a.link.Discard(len(first))
+	if err := a.handshake(&replayed{Conn: a.link.Conn(), first: first}, conf); err != nil {
+		return err
+	}
+	if c, ok := a.link.Conn().(*tls.Conn); ok && c.ConnectionState().NegotiatedProtocol != "postgresql" {
+		return &pgwire.ProtocolError{
+			Code: pgwire.CodeProtocolViolation, Message: "received direct SSL connection request without ALPN protocol negotiation extension", LogOnly: true,
+		}
+	}
+	return nil
+}
+
+// replayed is a socket of which some bytes were read already.
+type replayed struct {
+	net.Conn
+	first []byte
+}
+
+// Read gives the bytes that were read already first.
+func (r *replayed) Read(p []byte) (int, error) {
+	if len(r.first) > 0 {
+		n := copy(p, r.first)
+		r.first = r.first[n:]
+		return n, nil
+	}
+	return r.Conn.Read(p)
+}
+
+// handshake turns the link into a TLS one.
+func (a *arrival) handshake(c net.Conn, conf *tls.Config) error {
+	var shown *tls.Certificate
+	conf = conf.Clone()
+	if get := conf.GetCertificate; get != nil {
+		conf.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			cert, err := get(h)
+			shown = cert
+			return cert, err
+		}
+	} else if len(conf.Certificates) > 0 {
+		shown = &conf.Certificates[0]
+	}
+	t := tls.Server(c, conf)
+	if err := t.HandshakeContext(a.ctx); err != nil {
+		return fmt.Errorf("shaking hands with the client: %w", err)
+	}
+	a.link.StartTLS(t)
+	a.secure = true
+	if shown != nil && shown.Leaf != nil {
+		a.endPoint = auth.TLSServerEndPoint(shown.Leaf)
+	}
+	return nil
+}
+
+// login takes a client from its StartupMessage to the session that can be run. The error ends
+// the connection.
+func (a *arrival) login(st pgwire.Startup) (*session, error) {
+	srv := a.srv
+	if srv.tlsRequired(a.listener) && !a.secure {
+		return nil, &loginProblem{&problem{
+			code: codeAuthFailed, message: fmt.Sprintf("no pg_hba.conf entry for host %q, user %q, database %q, no encryption", a.host(), st.User, st.Database),
+			detail: "This listener takes TLS connections only.",
+		}}
+	}
+	target, err := srv.cfg.Resolve(a.listener, st.Database, st.User)
+	if err != nil {
+		// Who may not log in learns nothing of which databases there are: the password comes first.
+		target = Target{}
+	}
+	keys, aerr := a.authenticate(&st, target.Cluster)
+	if aerr != nil {
+		return nil, aerr
+	}
+	if err != nil {
+		return nil, &loginProblem{&problem{code: codeNoDatabase, message: err.Error()}}
+	}
+	s, lerr := srv.newSession(a, &st, target, keys)
+	if lerr != nil {
+		return nil, lerr
+	}
+	if st.Replication != pgwire.ReplicationNone {
+		return s, s.tunnel(&st)
+	}
+	if err := s.begin(&st); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// host is the client's address without its port.
+func (a *arrival) host() string {
+	h, _, err := net.SplitHostPort(a.link.Conn().RemoteAddr().String())
+	if err != nil {
+		return "[local]"
+	}
+	return h
+}
+
+// authenticate proves who the client is. Its parameters were fixed by its one StartupMessage.
+func (a *arrival) authenticate(st *pgwire.Startup, cluster *Cluster) (auth.Keys, error) {
+	srv := a.srv
+	if version, unknown, needed := st.Negotiate(pgwire.Version32); needed {
+		if err := a.link.Write(pgwire.AppendNegotiate(nil, version, unknown)); err != nil {
+			return auth.Keys{}, err
+		}
+		st.Version = version
+	}
+	var secret auth.Secret
+	var source auth.Source = auth.Chain(nil)
+	if cluster != nil {
+		source = cluster.Auth
+	}
+	secret, err := source.Lookup(a.ctx, st.User)
+	if err != nil && !errors.Is(err, auth.ErrNoUser) {
+		srv.log.Warn("user look-up", "user", st.User, "error", err)
+		return auth.Keys{}, &loginProblem{&problem{
+			code: codeCannotConnect, message: "cannot verify users now", hint: "The server that knows the users cannot be asked. Try again.",
+		}}
+	}
+	x := auth.NewServerExchange(st.User, secret, auth.ServerOptions{Seed: srv.seed, TLS: a.secure, EndPoint: a.endPoint})
+	out := x.Begin(nil)
+	for {
+		if err := a.link.Write(out); err != nil {
+			return auth.Keys{}, err
+		}
+		typ, body, err := a.link.ReadMessage(x.MaxBody())
+		if err != nil {
+			var long *pgwire.MessageTooLong
+			if errors.As(err, &long) {
+				return auth.Keys{}, pgwire.ErrMessageLength
+			}
+			return auth.Keys{}, err
+		}
+		if typ != pgwire.MsgPassword {
+			what := "SASL"
+			if x.Method() == "md5" {
+				what = "password"
+			}
+			return auth.Keys{}, pgwire.UnexpectedDuringLogin(what, typ)
+		}
+		next, done, err := x.Step(out[:0], body)
+		if err != nil {
+			srv.metrics.login(x.Method(), "denied")
+			if f, ok := source.(auth.Forgetter); ok {
+				f.Forget(st.User)
+			}
+			return auth.Keys{}, err
+		}
+		out = next
+		if done {
+			srv.metrics.login(x.Method(), "ok")
+			if len(out) > 0 {
+				if err := a.link.Write(out); err != nil {
+					return auth.Keys{}, err
+				}
+			}
+			return x.Keys(), nil
+		}
+	}
+}
+
+// newSession makes the session of an authenticated client.
+func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, keys auth.Keys) (*session, error) {
+	s := &session{srv: srv, client: a.link, cluster: target.Cluster, target: target, user: st.User, keys: keys, base: emptyBase, canceled: make(chan struct{}, 1)}
+	s.ctx, s.cancel = context.WithCancelCause(a.ctx)
+	s.st = newState(s.cluster.Monitor.Fence().Mark())
+	if err := s.startup(st); err != nil {
+		return nil, err
+	}
+	s.offloaded = offloaded(target.Offload, a.host(), st.User)
+	srv.keys.register(s, st.Version >= pgwire.Version32)
+	return s, nil
+}
+
+// startup splits the startup parameters into what is ours and what every node login carries.
+func (s *session) startup(st *pgwire.Startup) error {
+	own := func(name, value string) (bool, error) {
+		rest, ok := strings.CutPrefix(strings.ToLower(name), "pgweir.")
+		if !ok {
+			return false, nil
+		}
+		if p := s.setOwn(rest, value, false); p != nil {
+			return true, &loginProblem{p}
+		}
+		return true, nil
+	}
+	options := st.Options
+	if strings.Contains(strings.ToLower(options), "pgweir.") {
+		o, err := pgwire.ParseOptions(options)
+		if err != nil {
+			return err
+		}
+		var kept []byte
+		for _, p := range o.Settings {
+			mine, err := own(p.Name, p.Value)
+			if err != nil {
+				return err
+			}
+			if !mine {
+				kept = pgwire.AppendOption(kept, p.Name, p.Value)
+			}
+		}
+		options = string(kept)
+	}
+	var key strings.Builder
+	if options != "" {
+		s.startupParams = append(s.startupParams, pgwire.Param{Name: "options", Value: options})
+		key.WriteString(options)
+	}
+	checks := false
+	for _, p := range st.Settings {
+		mine, err := own(p.Name, p.Value)
+		if err != nil {
+			return err
+		}
+		if mine {
+			continue
+		}
+		checks = checks || strings.EqualFold(p.Name, "client_connection_check_interval")
+		s.startupParams = append(s.startupParams, p)
+		fmt.Fprintf(&key, "\x00%s\x00%s", p.Name, p.Value)
+	}
+	s.startupKey = key.String()
+	if !checks {
+		s.startupParams = append(s.startupParams, pgwire.Param{Name: "client_connection_check_interval", Value: "2000"})
+	}
+	return nil
+}
+
+// begin finds what a login on the primary starts with and tells the client that it is in.
+func (s *session) begin(st *pgwire.Startup) error {
+	if _, err := s.cluster.Catalog.Load(s.ctx, s.target.Database); err != nil && s.ctx.Err() != nil {
+		return s.cause()
+	}
+	base, err := s.srv.bases.get(s)
+	if err != nil {
+		return err
+	}
+	s.base = base
+	out := pgwire.AppendAuthOK(nil)
+	for _, p := range base.params {
+		out = pgwire.AppendParameterStatus(out, p.Name, s.shown(p.Name, p.Value))
+	}
+	out = pgwire.AppendBackendKeyData(out, s.pid, s.secret)
+	out = pgwire.AppendReadyForQuery(out, byte(txIdle))
+	return s.client.Write(out)
+}
+
+// shown is what the client sees of a parameter that a node reports.
+func (s *session) shown(name, value string) string {
+	if name == "in_hot_standby" {
+		if s.target.Route == router.RouteStandby {
+			return "on"
+		}
+		return "off"
+	}
+	return value
+}
+
+// offloaded decides for a session, by its client and user, whether offload applies to it.
+func offloaded(percent int, host, user string) bool {
+	if percent >= 100 {
+		return true
+	}
+	var h uint32 = 2166136261
+	for _, c := range []byte(host + "\x00" + user) {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return int(h%100) < percent
+}
+
+// parameter takes a ParameterStatus of a lease and says whether the client is to see it: only
+// when it changes what the client was told.
+func (s *session) parameter(body []byte) (bool, error) {
+	name, value, err := pgwire.ParseParameterStatus(body)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", errHostile, err)
+	}
+	if string(name) == "in_hot_standby" {
+		return false, nil
+	}
+	known, ok := s.params[string(name)]
+	if !ok {
+		known, ok = s.base.param(string(name))
+	}
+	if ok && known == string(value) {
+		return false, nil
+	}
+	if s.params == nil {
+		s.params = make(map[string]string)
+	}
+	s.params[string(name)] = string(value)
+	return true, nil
+}
+
+// notified takes a NotificationResponse: a sender that is a lease of ours is shown under its
+// virtual pid.
+func (s *session) notified(body []byte) (bool, error) {
+	pid, _, _, err := pgwire.ParseNotification(body)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", errHostile, err)
+	}
+	if l := s.leases[slotPrimary]; l != nil {
+		if v := s.srv.keys.virtual(s.cluster.Name, l.node.ID, pid); v != 0 {
+			setPID(body, v)
+		}
+	}
+	return true, nil
+}
+
+// statementTimeout is the client's statement_timeout as far as it is known, 0 when it has none.
+func (s *session) statementTimeout() time.Duration {
+	return parseTimeout(unquote(s.setting("statement_timeout")))
+}
+
+// parseTimeout reads a duration as PostgreSQL's settings do: milliseconds without a unit.
+func parseTimeout(v string) time.Duration {
+	i := 0
+	for i < len(v) && (v[i] >= '0' && v[i] <= '9') {
+		i++
+	}
+	if i == 0 || i > 12 {
+		return 0
+	}
+	var n int64
+	for _, c := range v[:i] {
+		n = n*10 + int64(c-'0')
+	}
+	unit := map[string]time.Duration{
+		"": time.Millisecond, "ms": time.Millisecond, "s": time.Second, "min": time.Minute, "h": time.Hour,
+		"d": 24 * time.Hour, "us": time.Microsecond,
+	}[strings.TrimSpace(v[i:])]
+	return time.Duration(n) * unit
+}
+
+// setting is the client's own text of a setting, or the base's value.
+func (s *session) setting(name string) string {
+	if v, ok := s.st.effective.get(name); ok {
+		return v
+	}
+	return s.base.setting(name)
+}
+
+// cause is why the session's context ended.
+func (s *session) cause() error {
+	if err := context.Cause(s.ctx); err != nil {
+		return err
+	}
+	return errTerminate
+}
+
+// role is the role in force: SET ROLE, or the session's user.
+func (s *session) role() string {
+	if v, ok := s.st.effective.get("role"); ok && !strings.EqualFold(unquote(v), "none") {
+		return unquote(v)
+	}
+	if v, ok := s.st.effective.get("session_authorization"); ok {
+		return unquote(v)
+	}
+	if v := s.base.setting("role"); v != "" && v != "none" {
+		return v
+	}
+	return s.user
+}
+
+// close gives back what the session holds.
+func (s *session) close() {
+	for _, l := range s.leases {
+		if l == nil {
+			continue
+		}
+		if s.st.tx != txIdle || s.batch != nil || s.deferred.text != "" && s.txLease != nil {
+			s.giveUp(l)
+			continue
+		}
+		l.conn.Dirty = true
+		s.giveBack(l)
+	}
+	s.srv.keys.unregister(s)
+	s.cancel(nil)
+}
+
+// nodeByID finds a node in a snapshot, nil when it left.
+func nodeByID(snap *health.Snapshot, id int) *health.Node {
+	for _, n := range snap.Nodes {
+		if n.ID == id {
+			return n
+		}
+	}
+	return nil
+}

@@ -1,0 +1,293 @@
+package proxy
+
+import (
+	"slices"
+	"strings"
+
+	"pgweir/health"
+	"pgweir/router"
+)
+
+// settings is the set of configuration parameters a session has changed, as the client's own
+// text. It is immutable, so two leases that carry the same settings share one pointer.
+type settings struct {
+	names  []string // in the order of their first SET: they are replayed in it
+	values map[string]string
+}
+
+// noSettings is where every session starts.
+var noSettings = &settings{}
+
+// with returns the set in which name has value.
+func (s *settings) with(name, value string) *settings {
+	if v, ok := s.values[name]; ok && v == value {
+		return s
+	}
+	n := &settings{names: slices.Clone(s.names), values: make(map[string]string, len(s.values)+1)}
+	for k, v := range s.values {
+		n.values[k] = v
+	}
+	if _, ok := n.values[name]; !ok {
+		n.names = append(n.names, name)
+	}
+	n.values[name] = value
+	return n
+}
+
+// without returns the set in which name is back at its session default.
+func (s *settings) without(name string) *settings {
+	if _, ok := s.values[name]; !ok {
+		return s
+	}
+	n := &settings{values: make(map[string]string, len(s.values))}
+	for _, k := range s.names {
+		if k != name {
+			n.names = append(n.names, k)
+			n.values[k] = s.values[k]
+		}
+	}
+	return n
+}
+
+// get is the client's own text for name, "" and false when the session has not changed it.
+func (s *settings) get(name string) (string, bool) {
+	v, ok := s.values[name]
+	return v, ok
+}
+
+// level is what a transaction or a savepoint goes back to when it is rolled back.
+type level struct {
+	savepoint string // "" for the transaction itself
+	set       *settings
+	effective *settings
+	listens   []string
+}
+
+// txBlock is the transaction status a client believes in: the byte of ReadyForQuery.
+type txBlock byte
+
+// The transaction statuses of ReadyForQuery (PostgreSQL's "Message Formats").
+const (
+	txIdle   txBlock = 'I'
+	txOpen   txBlock = 'T'
+	txFailed txBlock = 'E'
+)
+
+// marks is what a session has seen, as numbers of the fence's counter (freshness.md).
+type marks struct {
+	write uint64 // every standby must be fresh as of later than this
+	read  uint64 // … and this, but for the node that answered the last read
+	own   uint64 // what that node needs
+	node  *health.Node
+	inc   uint64 // that node's incarnation when it answered
+}
+
+// state is what a session remembers, apart from sockets: the transaction, the settings, the
+// pins, what it has seen. It is pure: nothing in it waits or fails.
+type state struct {
+	tx        txBlock
+	set       *settings // what survives the transaction that is open now
+	effective *settings // set, and what SET LOCAL put on top
+	levels    []level   // the open transaction and its savepoints
+	pins      [16]bool  // by router.Pin
+	listens   []string
+	marks     marks
+}
+
+// newState is the state of a session that has just logged in; login is the fence's mark at that moment.
+func newState(login uint64) state {
+	return state{tx: txIdle, set: noSettings, effective: noSettings, marks: marks{write: login}}
+}
+
+// pinned is the first reason for which the session keeps its primary connection. LISTEN alone
+// does not bind reads.
+func (s *state) pinned() router.Pin {
+	for p := range s.pins {
+		if s.pins[p] && router.Pin(p) != router.PinListen {
+			return router.Pin(p)
+		}
+	}
+	return router.PinNone
+}
+
+// held is the first reason for which the session's primary connection must not be lost.
+func (s *state) held() router.Pin {
+	if p := s.pinned(); p != router.PinNone {
+		return p
+	}
+	if s.pins[router.PinListen] {
+		return router.PinListen
+	}
+	return router.PinNone
+}
+
+// apply carries out the effects of one statement that the server has completed.
+func (s *state) apply(effects []router.Effect) {
+	for i := range effects {
+		s.applyOne(&effects[i])
+	}
+}
+
+// applyOne carries out one effect.
+func (s *state) applyOne(e *router.Effect) {
+	switch e.Kind {
+	case router.EffectSet, router.EffectSetRole, router.EffectSetCharacteristics:
+		s.assign(e.Name, e.Value, e.Local)
+	case router.EffectReset:
+		s.set, s.effective = s.set.without(e.Name), s.effective.without(e.Name)
+	case router.EffectResetAll:
+		s.resetAll()
+	case router.EffectSetSessionAuth:
+		s.assign("session_authorization", e.Value, e.Local)
+		s.pins[router.PinSessionAuthorization] = true
+	case router.EffectDiscardAll:
+		s.set, s.effective = noSettings, noSettings
+		s.pins = [16]bool{}
+		s.listens = nil
+	case router.EffectDiscard:
+		if strings.EqualFold(e.Name, "temp") || strings.EqualFold(e.Name, "temporary") {
+			s.pins[router.PinTemp] = false
+		}
+	case router.EffectListen:
+		if !slices.Contains(s.listens, e.Name) {
+			s.listens = append(slices.Clip(s.listens), e.Name)
+		}
+		s.pins[router.PinListen] = true
+	case router.EffectUnlisten:
+		s.unlisten(e.Name)
+	case router.EffectPrepare:
+		s.pins[router.PinSQLPrepare] = true
+	case router.EffectDeallocateAll:
+		s.pins[router.PinSQLPrepare] = false
+	case router.EffectPin:
+		s.pins[e.Pin] = true
+	case router.EffectBegin:
+		if len(s.levels) == 0 {
+			s.push("")
+		}
+	case router.EffectSavepoint:
+		s.push(e.Name)
+	case router.EffectRollbackTo:
+		s.backTo(e.Name)
+	case router.EffectRelease:
+		s.releaseTo(e.Name)
+	}
+}
+
+// assign is SET: without LOCAL it outlives the transaction if that commits.
+func (s *state) assign(name, value string, local bool) {
+	s.effective = s.effective.with(name, value)
+	if !local {
+		s.set = s.set.with(name, value)
+	}
+}
+
+// resetAll is RESET ALL: role and session authorisation are not touched by it.
+func (s *state) resetAll() {
+	keep := func(from *settings) *settings {
+		to := noSettings
+		for _, name := range []string{"session_authorization", "role"} {
+			if v, ok := from.get(name); ok {
+				to = to.with(name, v)
+			}
+		}
+		return to
+	}
+	s.set, s.effective = keep(s.set), keep(s.effective)
+}
+
+// unlisten forgets one channel, or all for "*".
+func (s *state) unlisten(channel string) {
+	if channel == "*" {
+		s.listens = nil
+	} else {
+		s.listens = slices.DeleteFunc(slices.Clone(s.listens), func(c string) bool { return c == channel })
+	}
+	s.pins[router.PinListen] = len(s.listens) > 0
+}
+
+// push opens a level.
+func (s *state) push(savepoint string) {
+	s.levels = append(s.levels, level{savepoint: savepoint, set: s.set, effective: s.effective, listens: s.listens})
+}
+
+// backTo restores what stood at the newest savepoint of that name, which stays open.
+func (s *state) backTo(name string) {
+	if i := s.savepoint(name); i >= 0 {
+		l := s.levels[i]
+		s.set, s.effective, s.levels = l.set, l.effective, s.levels[:i+1]
+		s.restoreListens(l.listens)
+	}
+}
+
+// releaseTo closes the newest savepoint of that name and all inside it, keeping their effects.
+func (s *state) releaseTo(name string) {
+	if i := s.savepoint(name); i >= 0 {
+		s.levels = s.levels[:i]
+	}
+}
+
+// savepoint is the index of the newest level of that name, -1 when there is none.
+func (s *state) savepoint(name string) int {
+	for i := len(s.levels) - 1; i > 0; i-- {
+		if s.levels[i].savepoint == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// restoreListens puts the channels back to what they were.
+func (s *state) restoreListens(l []string) {
+	s.listens = l
+	s.pins[router.PinListen] = len(l) > 0
+}
+
+// ready takes over the transaction status of a ReadyForQuery. committed says how the last
+// transaction ended, when one ended; chained that the next began at once.
+func (s *state) ready(status txBlock, committed, chained bool) {
+	if (status == txIdle || chained) && len(s.levels) > 0 {
+		if !committed {
+			s.set = s.levels[0].set
+			s.restoreListens(s.levels[0].listens)
+		}
+		s.levels, s.effective = nil, s.set
+	}
+	if status != txIdle && len(s.levels) == 0 {
+		s.push("")
+	}
+	if status == txIdle {
+		s.effective = s.set
+	}
+	s.tx = status
+}
+
+// saw records that a unit which ran on node was answered: at is the fence's mark when the
+// reply was received, wrote that it may have written.
+func (s *state) saw(node *health.Node, inc, at uint64, wrote bool) {
+	if wrote && at > s.marks.write {
+		s.marks.write = at
+	}
+	m := &s.marks
+	if m.node == nil || m.node.ID != node.ID || m.inc != inc {
+		m.own = m.read
+		m.node, m.inc = node, inc
+	}
+	m.read = at
+}
+
+// need is the smallest fresh-as-of number above which any standby may serve the session, and
+// the one for the node that answered its last read.
+func (s *state) need(level router.Consistency, database, now uint64) (need, own uint64) {
+	if level == router.ConsistencyEventual {
+		return 0, 0
+	}
+	need, own = max(s.marks.write, s.marks.read), max(s.marks.write, s.marks.own)
+	switch level {
+	case router.ConsistencyApplication:
+		need, own = max(need, database), max(own, database)
+	case router.ConsistencyGlobal:
+		need, own = max(need, now), max(own, now)
+	}
+	return need, own
+}
