@@ -96,8 +96,20 @@ func TestConfigurations(t *testing.T) {
 	program := pgweir(t)
 	for _, file := range []string{"pgweir.yaml", "example.yaml"} {
 		t.Run(file, func(t *testing.T) {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The file with the password that it names must exist; it does not on this machine.
+			dir := t.TempDir()
+			here := strings.ReplaceAll(string(content), "/etc/pgweir/", dir+"/")
+			for name, content := range map[string]string{file: here, "shop-monitor": "secret\n"} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
 			t.Setenv("PGWEIR_MONITOR_PASSWORD", "secret")
-			output(t, program, "config", "print", "-c", file)
+			output(t, program, "config", "print", "-c", filepath.Join(dir, file))
 		})
 	}
 }
