@@ -31,8 +31,8 @@ type Bins struct {
 
 // Find returns the server binaries of a major version, or of the newest one here for version 0.
 // It looks at $PGWEIR_PG_BINS (if that has the asked version), then where Debian, the PGDG RPMs
-// and Homebrew install servers, then in the cache of fetched binaries (CacheDir), then at
-// `pg_config --bindir`. The error wraps ErrNotFound and says where it looked.
+// and Homebrew install servers and at `pg_config --bindir`, and only if nothing is installed in
+// the cache of fetched binaries (CacheDir). The error wraps ErrNotFound and says where it looked.
 func Find(version int) (Bins, error) {
 	if dir := os.Getenv(EnvBins); dir != "" {
 		b, err := At(dir)
@@ -44,13 +44,15 @@ func Find(version int) (Bins, error) {
 		}
 	}
 	var found []Bins
-	for _, dir := range candidates() {
-		b, err := At(dir)
-		if err == nil && (version == 0 || b.Version == version) {
-			found = append(found, b)
-			if version != 0 {
-				break
+	for _, dirs := range [][]string{installed(), fetched()} {
+		for _, dir := range dirs {
+			b, err := At(dir)
+			if err == nil && (version == 0 || b.Version == version) {
+				found = append(found, b)
 			}
+		}
+		if len(found) > 0 {
+			break
 		}
 	}
 	if len(found) == 0 {
@@ -88,26 +90,34 @@ func CacheDir() string {
 	return filepath.Join(dir, "pgweir")
 }
 
-// candidates lists the directories in which servers are usually installed, those that exist.
-func candidates() []string {
+// installed lists the directories in which servers are usually installed, those that exist.
+func installed() []string {
 	var dirs []string
 	for _, pattern := range []string{
 		"/usr/lib/postgresql/*/bin",
 		"/usr/pgsql-*/bin",
 		"/opt/homebrew/opt/postgresql@*/bin",
 		"/usr/local/opt/postgresql@*/bin",
-		filepath.Join(CacheDir(), "*", "native", "bin"),
 	} {
-		m, err := filepath.Glob(pattern)
-		if err == nil {
-			slices.Sort(m)
-			dirs = append(dirs, m...)
-		}
+		dirs = append(dirs, glob(pattern)...)
 	}
 	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
 		dirs = append(dirs, strings.TrimSpace(string(out)))
 	}
 	return dirs
+}
+
+// fetched lists the directories of programs in the cache.
+func fetched() []string { return glob(filepath.Join(CacheDir(), "*", "native", "bin")) }
+
+// glob is the sorted list of what matches.
+func glob(pattern string) []string {
+	m, err := filepath.Glob(pattern)
+	if err != nil {
+		return nil
+	}
+	slices.Sort(m)
+	return m
 }
 
 // versionLine matches what `postgres --version` prints, beta versions included.
