@@ -85,7 +85,8 @@ func (d *Database) snapshot() *snapshot {
 // does: "$user", unknown schemas and those without USAGE left out, pg_catalog in front
 // unless named. Equal paths are one pointer. It is nil when that cannot be known: no view,
 // a role the view does not know yet (the catalog is then read again soon), a setting that is
-// no list of names. It is to be asked again when View has another generation.
+// no list of names. A statement is then to be classified without the view, since a default
+// path would be a guess. It is to be asked again when View has another generation.
 func (d *Database) Path(role, searchPath string, temp bool) *router.Path {
 	s := d.snapshot()
 	if s == nil {

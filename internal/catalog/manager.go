@@ -120,6 +120,24 @@ func New(cfg Config) (*Manager, error) {
 	return m, nil
 }
 
+// Read reads one database once, for a command that asks a server without serving clients.
+// The handle keeps what was read and is never refreshed.
+func Read(ctx context.Context, target *pgconn.Config, rules Rules, statementTimeout time.Duration) (*Database, error) {
+	compiled, err := compileRules(rules)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := readDatabase(ctx, target, statementTimeout, compiled, newCache())
+	if err != nil {
+		return nil, err
+	}
+	m := newManager(DefaultConfig(), nil)
+	snap.catalog.Generation = m.nextGeneration()
+	d := newDatabase(m, target.Database)
+	d.current.Store(snap)
+	return d, nil
+}
+
 // newManager builds a manager around a reader.
 func newManager(cfg Config, read readFunc) *Manager {
 	m := &Manager{cfg: cfg, read: read, slots: make(chan struct{}, cfg.MaxLoads), created: make(chan *Database)}

@@ -10,8 +10,6 @@ import (
 type Metrics struct {
 	loads   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
-	age     *prometheus.Desc
-	views   *prometheus.Desc
 	reg     prometheus.Registerer
 }
 
@@ -27,10 +25,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "How long reading a database's catalog took.",
 			Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
 		}, []string{"cluster"}),
-		age: prometheus.NewDesc("pgweir_catalog_age_seconds",
-			"Age of the oldest catalog view in use.", []string{"cluster"}, nil),
-		views: prometheus.NewDesc("pgweir_catalog_views",
-			"Databases of which a catalog view is kept.", []string{"cluster"}, nil),
 		reg: reg,
 	}
 	reg.MustRegister(m.loads, m.seconds)
@@ -47,7 +41,7 @@ func (m *Metrics) Watch(manager *Manager) (stop func()) {
 	m.loads.WithLabelValues(cluster, "ok")
 	m.loads.WithLabelValues(cluster, "error")
 	m.seconds.WithLabelValues(cluster)
-	c := &gauges{metrics: m, manager: manager}
+	c := newGauges(manager)
 	m.reg.MustRegister(c)
 	return func() { m.reg.Unregister(c) }
 }
@@ -69,17 +63,29 @@ func (m *Metrics) failed(cluster string) {
 
 // gauges shows one manager's views at the moment of a scrape.
 type gauges struct {
-	metrics *Metrics
-	manager *Manager
+	manager    *Manager
+	age, views *prometheus.Desc
 }
 
-// Describe sends nothing: the collector is unchecked, so that each cluster can have one.
-func (g *gauges) Describe(chan<- *prometheus.Desc) {}
+// newGauges describes the gauges of a manager's cluster.
+func newGauges(manager *Manager) *gauges {
+	labels := prometheus.Labels{"cluster": manager.cfg.Cluster}
+	return &gauges{
+		manager: manager,
+		age:     prometheus.NewDesc("pgweir_catalog_age_seconds", "Age of the oldest catalog view in use.", nil, labels),
+		views:   prometheus.NewDesc("pgweir_catalog_views", "Databases of which a catalog view is kept.", nil, labels),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
+	ch <- g.age
+	ch <- g.views
+}
 
 // Collect implements prometheus.Collector.
 func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	age, views := g.manager.oldest(time.Now())
-	cluster := g.manager.cfg.Cluster
-	ch <- prometheus.MustNewConstMetric(g.metrics.age, prometheus.GaugeValue, age.Seconds(), cluster)
-	ch <- prometheus.MustNewConstMetric(g.metrics.views, prometheus.GaugeValue, float64(views), cluster)
+	ch <- prometheus.MustNewConstMetric(g.age, prometheus.GaugeValue, age.Seconds())
+	ch <- prometheus.MustNewConstMetric(g.views, prometheus.GaugeValue, float64(views))
 }

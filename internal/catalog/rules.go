@@ -118,7 +118,7 @@ func splitQualified(s string) (parts []string, star, ok bool) {
 			return parts, true, true
 		}
 		part, after, ok := cutIdentifier(rest)
-		if !ok {
+		if !ok || part == "" {
 			return nil, false, false
 		}
 		parts = append(parts, part)
@@ -150,7 +150,7 @@ func cutIdentifier(s string) (name, rest string, ok bool) {
 				i++
 				continue
 			}
-			return b.String(), s[i+1:], b.Len() > 0
+			return b.String(), s[i+1:], true
 		}
 		return "", "", false
 	}
