@@ -40,7 +40,7 @@ type QueryConfig struct {
 	// that cannot be called, pg_authid.
 	SQL string
 	// TTL is how long a secret is used without asking again, NegativeTTL how long a user stays
-	// unknown.
+	// unknown, and missing rights missing.
 	TTL         time.Duration
 	NegativeTTL time.Duration
 	// Timeout bounds one query, the connection included.
@@ -83,6 +83,7 @@ type Query struct {
 		sync.Mutex
 		known   map[string]queryEntry
 		flights map[string]*flight
+		barred  time.Time // until when ErrQueryRights is not tried again
 		closed  bool
 	}
 }
@@ -169,6 +170,9 @@ func (q *Query) enter(user string) (secret Secret, f *flight, mine bool, err err
 	if q.mu.closed {
 		return Secret{}, nil, false, errors.New("auth_query is closed")
 	}
+	if time.Now().Before(q.mu.barred) {
+		return Secret{}, nil, false, ErrQueryRights
+	}
 	if e, ok := q.mu.known[user]; ok {
 		if time.Now().Before(e.until) {
 			return e.secret, nil, false, nil
@@ -192,6 +196,9 @@ func (q *Query) fly(ctx context.Context, user string, f *flight) {
 	delete(q.mu.flights, user)
 	if err == nil && !f.stale && !q.mu.closed {
 		q.remember(user, secret)
+	}
+	if errors.Is(err, ErrQueryRights) {
+		q.mu.barred = time.Now().Add(q.cfg.NegativeTTL)
 	}
 	close(f.done)
 }

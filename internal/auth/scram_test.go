@@ -239,3 +239,24 @@ func TestWrongPasswordAndUnknownUserLookAlike(t *testing.T) {
 		t.Fatalf("salts and iterations differ: %v", salts)
 	}
 }
+
+func TestMockIterationsFollowReal(t *testing.T) {
+	seed := NewSeed()
+	shown := func(secret Secret) string {
+		s := NewServerExchange("alice", secret, ServerOptions{Seed: seed})
+		s.Begin(nil)
+		out, _, err := s.Step(nil, initial("SCRAM-SHA-256", "n,,n=,r=abc"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out[strings.LastIndex(string(out), ",i="):])
+	}
+	if got := shown(Secret{}); got != ",i=4096" {
+		t.Error(got)
+	}
+	shown(parse(t, strings.Replace(verifierFor(t, "", "x", 4096), "4096", "10000", 1)))
+	shown(parse(t, verifierFor(t, "", "x", 4096)))
+	if got := shown(Secret{}); got != ",i=10000" {
+		t.Error(got)
+	}
+}

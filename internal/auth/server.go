@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"sync/atomic"
 )
 
 // Limits on the body of a message of type 'p', as PostgreSQL has them: a longer one is refused
@@ -17,26 +18,39 @@ const (
 	MaxPasswordMessage = 65535
 )
 
-// Seed makes the salts of users that do not exist, the same for a user every time, so that
-// asking twice tells nothing. One per process.
-type Seed [32]byte
+// Seed makes users that do not exist look like those that do: their salts, the same for a user
+// every time, and their iteration count, the largest that was seen. One per process; any
+// goroutine may use it.
+type Seed struct {
+	key        [32]byte
+	iterations atomic.Int64
+}
 
 // NewSeed is a random Seed.
 func NewSeed() *Seed {
-	var s Seed
-	_, _ = rand.Read(s[:]) // never returns an error
-	return &s
+	s := new(Seed)
+	_, _ = rand.Read(s.key[:]) // never returns an error
+	s.iterations.Store(DefaultIterations)
+	return s
 }
 
 // salt is the salt of a user whose secret holds none.
-func (s *Seed) salt(user string) []byte { return mac(s[:], user)[:saltLen] }
+func (s *Seed) salt(user string) []byte { return mac(s.key[:], user)[:saltLen] }
+
+// saw remembers the iteration count of a real verifier.
+func (s *Seed) saw(iterations int) {
+	for n := int64(iterations); ; {
+		most := s.iterations.Load()
+		if n <= most || s.iterations.CompareAndSwap(most, n) {
+			return
+		}
+	}
+}
 
 // ServerOptions is what a ServerExchange knows besides the user.
 type ServerOptions struct {
 	// Seed must not be nil.
 	Seed *Seed
-	// Iterations is shown for users that do not exist; 0 is DefaultIterations.
-	Iterations int
 	// TLS says that the client's connection is encrypted.
 	TLS bool
 	// EndPoint is the TLSServerEndPoint of the certificate that this client was shown. nil: no
@@ -79,9 +93,6 @@ type ServerExchange struct {
 func NewServerExchange(user string, secret Secret, opts ServerOptions) *ServerExchange {
 	if opts.Seed == nil {
 		panic("BUG: a server exchange needs a seed")
-	}
-	if opts.Iterations <= 0 {
-		opts.Iterations = DefaultIterations
 	}
 	return &ServerExchange{user: user, secret: secret, opts: opts}
 }
@@ -192,12 +203,13 @@ func (x *ServerExchange) begin() {
 	salt := x.opts.Seed.salt(x.user)
 	if x.secret.IsZero() {
 		x.verifier = verifier{
-			salt: salt, iterations: x.opts.Iterations,
+			salt: salt, iterations: int(x.opts.Seed.iterations.Load()),
 			storedKey: make([]byte, keyLen), serverKey: make([]byte, keyLen),
 		}
 		return
 	}
 	x.verifier = x.secret.scram(salt)
+	x.opts.Seed.saw(x.verifier.iterations)
 }
 
 // clientFirst reads the client-first-message and answers with the server-first-message.

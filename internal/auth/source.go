@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // ErrNoUser says that a source knows no user of this name who may log in with a password. The
@@ -34,18 +35,24 @@ func (s Static) Lookup(_ context.Context, user string) (Secret, error) {
 }
 
 // Chain asks its sources in order; the first that knows the user decides. A source that cannot
-// tell ends the search with its error: a later one might hold an older secret of the same user.
+// tell now ends the search with its error: a later one might hold an older secret of the same
+// user. A Query without rights (ErrQueryRights) can never tell and is passed over.
 type Chain []Source
 
-// Lookup is the answer of the first source that knows the user.
+// Lookup is the answer of the first source that knows the user. Where none does and a Query had
+// no rights, the error is ErrNoUser and ErrQueryRights both.
 func (c Chain) Lookup(ctx context.Context, user string) (Secret, error) {
+	unknown := ErrNoUser
 	for _, s := range c {
 		secret, err := s.Lookup(ctx, user)
-		if !errors.Is(err, ErrNoUser) {
+		switch {
+		case errors.Is(err, ErrQueryRights):
+			unknown = fmt.Errorf("%w, as far as can be told: %w", ErrNoUser, err)
+		case !errors.Is(err, ErrNoUser):
 			return secret, err
 		}
 	}
-	return Secret{}, ErrNoUser
+	return Secret{}, unknown
 }
 
 // Forget passes on to the sources that remember.

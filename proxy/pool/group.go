@@ -22,6 +22,7 @@ type group struct {
 	key      groupKey
 	nodeName string
 	wait     prometheus.Observer
+	quiet    chan<- struct{} // the pool's: told when the last lease of a closed group ends
 
 	mu struct {
 		sync.Mutex
@@ -111,6 +112,7 @@ func (g *group) giveUp(ctx context.Context, w *waiter) error {
 			victims = g.park(got.conn)
 		case got.slot:
 			g.mu.opening--
+			g.ended()
 			victims = g.serve()
 		}
 		g.mu.Unlock()
@@ -171,6 +173,17 @@ func (g *group) serve() []*Conn {
 // open is the number of slots in use. The lock is held.
 func (g *group) open() int { return g.mu.opening + len(g.mu.idle) + len(g.mu.leased) }
 
+// ended tells whoever closes the pool that nothing is in use any more. The lock is held.
+func (g *group) ended() {
+	if !g.mu.closed || g.mu.opening+len(g.mu.leased) > 0 {
+		return
+	}
+	select {
+	case g.quiet <- struct{}{}:
+	default:
+	}
+}
+
 // lease puts a connection on the list of leases. The lock is held.
 func (g *group) lease(c *Conn) {
 	c.slot = len(g.mu.leased)
@@ -184,6 +197,7 @@ func (g *group) unlease(c *Conn) {
 	g.mu.leased[c.slot].slot = c.slot
 	g.mu.leased[last] = nil
 	g.mu.leased = g.mu.leased[:last]
+	g.ended()
 }
 
 // opened turns a slot into the lease of a connection that was opened in the given epoch.
@@ -202,6 +216,7 @@ func (g *group) opened(c *Conn, epoch uint64) {
 func (g *group) failed() {
 	g.mu.Lock()
 	g.mu.opening--
+	g.ended()
 	victims := g.serve()
 	g.mu.Unlock()
 	leaveAll(victims)
@@ -211,8 +226,8 @@ func (g *group) failed() {
 func (g *group) reopen(c *Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.unlease(c)
 	g.mu.opening++
+	g.unlease(c)
 }
 
 // give ends a lease whose connection can be used again, unless it was retired meanwhile.
@@ -249,20 +264,20 @@ func (g *group) drop(c *Conn) {
 // leases.
 func (g *group) retire(match func(Key) bool, leases bool) (idle, leased []*Conn) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.mu.epoch++
-	kept := g.mu.idle[:0]
-	for _, c := range g.mu.idle {
+	all := append(append([]*Conn(nil), g.mu.idle...), g.mu.leased...)
+	g.mu.Unlock()
+	matching := make(map[*Conn]bool)
+	for _, c := range all {
 		if match(c.Key) {
-			idle = append(idle, c)
-		} else {
-			kept = append(kept, c)
+			matching[c] = true
 		}
 	}
-	clear(g.mu.idle[len(kept):])
-	g.mu.idle = kept
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	idle = g.thin(func(c *Conn) bool { return matching[c] })
 	for _, c := range g.mu.leased {
-		if !match(c.Key) {
+		if !matching[c] {
 			continue
 		}
 		c.retired.Store(true)
@@ -273,14 +288,12 @@ func (g *group) retire(match func(Key) bool, leases bool) (idle, leased []*Conn)
 	return append(idle, g.serve()...), leased
 }
 
-// sweep takes out idle connections that are too old, unused for too long, or dead.
-func (g *group) sweep(now time.Time, idleTimeout time.Duration) []*Conn {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// thin takes the idle connections off the list that are not to stay. The lock is held.
+func (g *group) thin(goes func(*Conn) bool) []*Conn {
 	var out []*Conn
 	kept := g.mu.idle[:0]
 	for _, c := range g.mu.idle {
-		if !c.usable(now) || idleTimeout > 0 && now.Sub(c.idleSince) >= idleTimeout {
+		if goes(c) {
 			out = append(out, c)
 		} else {
 			kept = append(kept, c)
@@ -288,6 +301,17 @@ func (g *group) sweep(now time.Time, idleTimeout time.Duration) []*Conn {
 	}
 	clear(g.mu.idle[len(kept):])
 	g.mu.idle = kept
+	return out
+}
+
+// sweep takes out idle connections that are too old, unused for too long, or dead. The look at
+// their sockets does not block.
+func (g *group) sweep(now time.Time, idleTimeout time.Duration) []*Conn {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := g.thin(func(c *Conn) bool {
+		return !c.usable(now) || idleTimeout > 0 && now.Sub(c.idleSince) >= idleTimeout
+	})
 	return append(out, g.serve()...)
 }
 

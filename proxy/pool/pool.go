@@ -14,6 +14,7 @@ import (
 type Pool struct {
 	cfg     Config
 	metrics *Metrics
+	quiet   chan struct{} // Close is told of progress; buffered for one
 
 	mu struct {
 		sync.RWMutex
@@ -28,7 +29,7 @@ func New(cfg Config, m *Metrics) (*Pool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("pool configuration: %w", err)
 	}
-	p := &Pool{cfg: cfg, metrics: m}
+	p := &Pool{cfg: cfg, metrics: m, quiet: make(chan struct{}, 1)}
 	p.mu.groups = make(map[groupKey]*group)
 	m.add(p)
 	return p, nil
@@ -222,11 +223,9 @@ func (p *Pool) Close(ctx context.Context) error {
 	for _, g := range p.all() {
 		leaveAll(g.shut())
 	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
 	for p.busy() {
 		select {
-		case <-tick.C:
+		case <-p.quiet:
 		case <-ctx.Done():
 			for _, g := range p.all() {
 				for _, c := range g.leases() {
@@ -296,7 +295,10 @@ func (p *Pool) group(spec *Spec) (*group, error) {
 	if g != nil && !g.buried() {
 		return g, nil
 	}
-	fresh := &group{key: key, nodeName: spec.NodeName, wait: p.metrics.leaseWait(spec.Cluster, spec.NodeName)}
+	fresh := &group{
+		key: key, nodeName: spec.NodeName, quiet: p.quiet,
+		wait: p.metrics.leaseWait(spec.Cluster, spec.NodeName),
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.mu.closed {
