@@ -193,12 +193,15 @@ func (s *session) parse(c *chunk) error {
 		}
 		end := at + pgwire.HeaderSize + size
 		it := item{typ: typ, at: at, end: end}
-		if end > len(b) {
+		at = end
+		switch {
+		case end > len(b):
 			s.parseLong(c, &it, len(b))
 			return nil
+		case typ == pgwire.MsgSync || typ == pgwire.MsgFlush || typ == pgwire.MsgTerminate || isCopy(typ):
+			continue // nothing answers it by itself; c.end says how the chunk ends
 		}
-		s.parseItem(c, &it, b[at+pgwire.HeaderSize:end])
-		at = end
+		s.parseItem(c, &it, b[it.at+pgwire.HeaderSize:end])
 	}
 	return nil
 }

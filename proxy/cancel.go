@@ -105,6 +105,19 @@ func (t *keyTable) virtual(cluster string, node int, pid uint32) uint32 {
 	return t.mu.backends[backend{cluster, node, pid}]
 }
 
+// running is every lease on which a statement runs now.
+func (t *keyTable) running() []*lease {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []*lease
+	for _, s := range t.mu.sessions {
+		if l := s.running.Load(); l != nil {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
 // find is the session that a cancel key belongs to, nil when it is nobody's.
 func (t *keyTable) find(pid uint32, secret []byte) *session {
 	t.mu.Lock()

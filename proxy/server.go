@@ -393,11 +393,16 @@ func (srv *Server) drain() {
 // Cut ends every session that is left, without waiting for its transaction.
 func (srv *Server) Cut() {
 	srv.mu.Lock()
-	defer srv.mu.Unlock()
+	srv.mu.draining = true
 	for link, cancel := range srv.mu.sessions {
 		cancel(errDraining)
 		_ = link.SetReadDeadline(past)
 		_ = link.SetWriteDeadline(time.Now().Add(goodbye))
+	}
+	srv.mu.Unlock()
+	// Who waits for a node is woken by the end of that connection.
+	for _, l := range srv.keys.running() {
+		_ = l.conn.Link.Close()
 	}
 }
 

@@ -45,6 +45,7 @@ type session struct {
 	txRead   bool
 	txOnly   bool // the open transaction is read-only and runs on a standby
 	inDuplex bool // another goroutine reads the lease
+	draining bool // the server is stopping
 	skipping bool // an error of ours was answered in a batch: nothing until Sync
 
 	own ownSettings // pgweir.*
@@ -90,17 +91,26 @@ var errTerminate = errors.New("client said Terminate")
 // reason, never nil.
 func (s *session) run() error {
 	for {
-		if err := s.collect(s.batch != nil || s.skipping); err != nil {
-			if errors.Is(err, errDeferredLong) {
-				err = s.beginNow()
-			}
-			if err != nil {
+		err := s.collect(s.batch != nil || s.skipping)
+		if err == nil {
+			err = s.serve()
+		} else if errors.Is(err, errDeferredLong) {
+			err = s.beginNow()
+		}
+		switch {
+		case s.ctx.Err() != nil:
+			return s.cause()
+		case isTimeout(err) && s.srv.isDraining():
+			// The server is stopping: this session goes on to the end of its transaction.
+			s.draining = true
+			if err := s.client.SetReadDeadline(time.Time{}); err != nil {
 				return err
 			}
-			continue
-		}
-		if err := s.serve(); err != nil {
+		case err != nil:
 			return err
+		}
+		if s.draining && s.st.tx == txIdle && s.batch == nil && !s.skipping {
+			return errDraining
 		}
 	}
 }
@@ -177,6 +187,9 @@ func (s *session) carry(c *chunk) error {
 	began := health.Clock()
 	var try attempt
 	for {
+		if s.ctx.Err() != nil {
+			return s.cause()
+		}
 		l, problem := s.place(c, &try)
 		if problem != nil {
 			return s.refuse(c, problem)
