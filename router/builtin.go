@@ -1,5 +1,7 @@
 package router
 
+import "strconv"
+
 // builtin is what calling a built-in function means. The table is functions.go, generated
 // from running servers and from the verdicts in genfunctions/verdicts.txt.
 type builtin uint8
@@ -128,10 +130,8 @@ func (p *parser) advisory(b builtin) {
 	switch b {
 	case builtinLock:
 		p.pin(PinAdvisoryLock)
-	case builtinUnlock:
+	case builtinUnlock, builtinUnlockAll: // in a larger query it may run for no row
 		p.effect(Effect{Kind: EffectUnlock})
-	case builtinUnlockAll:
-		p.effect(Effect{Kind: EffectUnlockAll})
 	}
 }
 
@@ -197,6 +197,7 @@ func (p *parser) setConfig(sure bool) {
 type configCall struct {
 	name  string // "" when it is no plain constant
 	value string // the constant as it is written; "" when it is none
+	param int    // the number of the parameter that the value is; 0 when it is none
 	null  bool   // the value is NULL
 	local bool   // is_local is the constant true
 	known bool   // is_local is a constant
@@ -271,13 +272,15 @@ func (p *parser) config(name, value, local token, tokens [3]int, commas int) (c 
 			p.lits = true
 		case value.kind == tokIdent && equalFold(p.text[value.start:value.end], "null"):
 			c.null = true
+		case value.kind == tokParam:
+			c.param, _ = strconv.Atoi(p.src(&value)[1:])
 		}
 	}
 	return c, true
 }
 
-// sessionSelect recognises a SELECT of nothing but set_config with known arguments and
-// pg_advisory_unlock_all(), and moves to its end; otherwise it leaves everything as it was.
+// sessionSelect recognises a SELECT of nothing but set_config with known arguments,
+// current_setting and pg_advisory_unlock_all(), and moves to its end; otherwise it leaves everything as it was.
 func (p *parser) sessionSelect() bool {
 	if p.explain || p.body || !p.tok.sessionName(p) {
 		return false
@@ -300,7 +303,7 @@ func (t *token) sessionName(p *parser) bool {
 	if p.peek.kind == tokQuoted && len(b) > 2 {
 		b = b[1 : len(b)-1]
 	}
-	return equalFold(b, "set_config") || equalFold(b, "pg_catalog") || equalFold(b, "pg_advisory_unlock_all")
+	return equalFold(b, "set_config") || equalFold(b, "current_setting") || equalFold(b, "pg_catalog") || equalFold(b, "pg_advisory_unlock_all")
 }
 
 // sessionItems reads the whole of a sessionSelect.
@@ -346,9 +349,24 @@ func (p *parser) sessionCall(name string) bool {
 		}
 		p.effect(Effect{Kind: EffectUnlockAll})
 		return true
+	case builtinCurrentSetting:
+		name, ok := p.firstConstant()
+		if ok = ok && p.ownSetting(name); ok {
+			p.read()
+		}
+		return ok
 	case builtinSetConfig:
 		c, ok := p.configCall()
-		if !ok || c.name == "" || c.value == "" && !c.null || c.name == "session_authorization" {
+		if !ok || c.name == "" || c.name == "session_authorization" {
+			return false
+		}
+		if c.param > 0 && !c.local && c.harmless() {
+			p.flag(FlagOpaque | FlagSettingParam)
+			p.primary(ReasonState, MarkRead, certain)
+			p.effect(Effect{Kind: EffectSetParam, Name: c.name, Param: c.param, ByFunction: true})
+			return true
+		}
+		if c.value == "" && !c.null {
 			return false
 		}
 		e := Effect{Kind: EffectSet, Name: c.name, Value: c.value, Local: c.local, ByFunction: true}

@@ -105,6 +105,7 @@ func Join(a, b *Unit) *Unit {
 func JoinInto(u, b *Unit) {
 	readOnly := (u.Class != ClassPrimary || u.Flags&FlagReadInReadOnly != 0) &&
 		(b.Class != ClassPrimary || b.Flags&FlagReadInReadOnly != 0)
+	params := u.settingParams() && b.settingParams() && (u.Flags|b.Flags)&FlagSettingParam != 0
 	if u.Statements == 0 {
 		u.Command, u.Show = b.Command, b.Show
 	} else if b.Statements > 0 {
@@ -121,6 +122,9 @@ func JoinInto(u, b *Unit) {
 	if !readOnly {
 		u.Flags &^= FlagReadInReadOnly
 	}
+	if !params {
+		u.Flags &^= FlagSettingParam
+	}
 	s := strength(0)
 	if b.Certain {
 		s |= certain
@@ -134,4 +138,9 @@ func JoinInto(u, b *Unit) {
 	u.Effects = append(u.Effects, b.Effects...)
 	settle(u)
 	u.OnlyTx = u.Statements == 1 && len(u.Effects) == 1 && (u.OnlyTx || b.OnlyTx)
+}
+
+// settingParams reports whether nothing but FlagSettingParam makes the unit primary or opaque.
+func (u *Unit) settingParams() bool {
+	return u.Flags&FlagSettingParam != 0 || u.Class != ClassPrimary && u.Flags&FlagOpaque == 0
 }

@@ -73,7 +73,12 @@ func isTemp(schema string) bool {
 // schemas of the path, joined.
 func (p *parser) function(c *chain) {
 	name, schema := c.last(), c.schema()
-	if c.over || isTemp(schema) {
+	if isTemp(schema) {
+		p.opaque()
+		p.primary(ReasonTemporary, MarkWrite, certain)
+		return
+	}
+	if c.over {
 		p.unknown()
 		return
 	}

@@ -145,6 +145,9 @@ func (p *parser) finish() {
 		u.Flags |= FlagReadInReadOnly
 	}
 	settle(u)
+	if u.Statements > 1 {
+		u.Flags &^= FlagSettingParam
+	}
 	u.OnlyTx = u.Statements == 1 && len(u.Effects) == 1 && u.Effects[0].Kind.transaction() && u.Flags&FlagUnparsed == 0
 }
 
@@ -252,8 +255,12 @@ func (p *parser) effect(e Effect) {
 	p.unit.Effects = append(p.unit.Effects, e)
 }
 
-// pin adds the effect of taking a pin, once.
+// pin adds the effect of taking a pin, once. In a body that runs later nobody sees when it is
+// taken, which makes the statement opaque.
 func (p *parser) pin(pin Pin) {
+	if p.body {
+		p.flag(FlagOpaque)
+	}
 	for i := range p.unit.Effects {
 		if p.unit.Effects[i].Kind == EffectPin && p.unit.Effects[i].Pin == pin {
 			return

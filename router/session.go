@@ -138,12 +138,12 @@ func (p *parser) bare(t *token, words int) string {
 func (p *parser) setting(e Effect, value string) {
 	switch e.Name {
 	case "session_authorization":
-		p.primary(ReasonState, MarkNone, certain)
-		if e.Kind == EffectSet {
-			e.Kind = EffectSetSessionAuth
-		}
-		p.pin(PinSessionAuthorization)
 		p.names = true
+		if e.Kind == EffectSet { // a reset leaves the pin, if there is one
+			e.Kind = EffectSetSessionAuth
+			p.primary(ReasonState, MarkNone, certain)
+			p.pin(PinSessionAuthorization)
+		}
 	case "role":
 		if e.Kind == EffectSet {
 			e.Kind = EffectSetRole
@@ -312,15 +312,11 @@ func (p *parser) reset() {
 		}
 	}
 	p.session(ReasonSession)
-	switch e.Name {
-	case "":
+	if e.Kind == EffectResetAll {
 		p.effect(e)
-	case "session_authorization": // the pin, if there is one, stays
-		p.names = true
-		p.effect(e)
-	default:
-		p.setting(e, "")
+		return
 	}
+	p.setting(e, "")
 }
 
 // show classifies SHOW.

@@ -42,6 +42,15 @@ func (p *parser) statement() {
 	}
 }
 
+// startsQuery reports whether the keyword can start a statement inside parentheses.
+func (k keyword) startsQuery() bool {
+	switch k {
+	case kwSelect, kwValues, kwTable, kwWith:
+		return true
+	}
+	return false
+}
+
 // dml classifies INSERT, UPDATE, DELETE and MERGE.
 func (p *parser) dml() {
 	if p.explain {
@@ -56,7 +65,7 @@ func (p *parser) dml() {
 func (p *parser) explainStatement() {
 	p.advance()
 	analyze := false
-	if p.tok.kind == tokLParen {
+	if p.tok.kind == tokLParen && p.peek.kind != tokLParen && !p.peek.kw.startsQuery() {
 		analyze = p.explainOptions()
 	} else {
 		if p.tok.kw == kwAnalyze || p.tok.kw == kwAnalyse {
@@ -75,7 +84,9 @@ func (p *parser) explainStatement() {
 	case kwInsert, kwUpdate, kwDelete, kwMerge:
 		p.dml()
 	case kwDeclare:
+		effects := len(p.unit.Effects)
 		p.declare()
+		p.unit.Effects = p.unit.Effects[:effects]
 	case kwCreate:
 		p.explain = p.explain && p.createTableAs()
 		p.create()

@@ -47,6 +47,10 @@ const (
 	FlagNames       // changes how the names or bytes of what follows are read (search_path, role, client_encoding …)
 	FlagBegin       // holds a BEGIN that is not READ ONLY
 	FlagReads       // holds a statement of class read
+	// FlagSettingParam: the unit is primary and opaque for nothing but set_config calls whose
+	// value is a parameter (EffectSetParam). Who knows the parameter's text from Bind may treat
+	// it as class session (or read, with FlagReads), and each effect as EffectSet.
+	FlagSettingParam
 )
 
 // Pin is why a session keeps its connection to the primary.
@@ -99,6 +103,7 @@ const (
 	EffectPrepareTransaction            // PREPARE TRANSACTION
 	EffectDeclare                       // DECLARE name CURSOR; a hold cursor also has EffectPin
 	EffectCloseCursor                   // CLOSE name; Name "*" for all
+	EffectSetParam                      // set_config(Name, $Param, false)
 	EffectUnlock                        // pg_advisory_unlock…: the pin may be gone, pg_locks tells
 )
 
@@ -131,6 +136,7 @@ type Effect struct {
 	// ByFunction: set_config made the setting, and only set_config(Name, Value, Local) makes the
 	// same again: SET would quote the elements of a list. Value "" with Local: not known.
 	ByFunction bool
+	Param      int // of EffectSetParam: the number of the parameter that is the value, from 1
 	Tx         TxMode
 }
 

@@ -6,9 +6,10 @@ func (p *parser) utility() bool {
 	switch p.tok.kw {
 	case kwCreate:
 		p.create()
-	case kwAlter, kwDrop, kwComment, kwGrant, kwRevoke, kwReassign, kwImport, kwSecurity:
+	case kwAlter, kwDrop, kwGrant, kwRevoke, kwReassign, kwImport:
 		p.ddl()
-	case kwTruncate, kwVacuum, kwAnalyze, kwAnalyse, kwCluster, kwReindex, kwCheckpoint, kwNotify:
+	case kwTruncate, kwVacuum, kwAnalyze, kwAnalyse, kwCluster, kwReindex, kwCheckpoint, kwNotify,
+		kwComment, kwSecurity:
 		p.write()
 		p.skipStatement()
 	case kwRefresh:
