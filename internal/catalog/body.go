@@ -4,8 +4,9 @@ import "bytes"
 
 // Bounds of a scan; what is beyond them counts as opaque.
 const (
-	maxBody    = 1 << 20 // bytes of one body
-	maxNesting = 8       // string constants that are themselves statements
+	maxBody    = 1 << 20     // bytes of one body
+	maxNesting = 8           // string constants that are themselves statements
+	maxNested  = 4 * maxBody // bytes of all of them
 )
 
 // listing is what the names of the list at hand are.
@@ -24,6 +25,7 @@ type bodyScanner struct {
 	out     *code
 	names   *symbols
 	nesting int
+	left    *int // bytes that may still be read
 
 	prev, prev2 word // the words before the token at hand; names are wordOther
 	first       word // the statement's first word
@@ -45,15 +47,19 @@ type settingArg struct {
 
 // scanBody adds to out what a body in SQL or PL/pgSQL uses, as far as names can be found,
 // and whether it can leave state in the session (behaviour.md §3).
-func scanBody(src []byte, out *code, names *symbols) { scanNested(src, out, names, 0) }
+func scanBody(src []byte, out *code, names *symbols) {
+	left := maxNested
+	s := bodyScanner{lex: lexer{src: src}, out: out, names: names, left: &left}
+	s.scan()
+}
 
-// scanNested is scanBody inside that many string constants.
-func scanNested(src []byte, out *code, names *symbols, nesting int) {
-	if len(src) > maxBody || nesting > maxNesting {
-		out.flags |= codeOpaque | codeNextval | codeCurrval
+// scan reads all of the text.
+func (s *bodyScanner) scan() {
+	*s.left -= len(s.lex.src)
+	if len(s.lex.src) > maxBody || s.nesting > maxNesting || *s.left < 0 {
+		s.out.flags |= codeOpaque | codeNextval | codeCurrval
 		return
 	}
-	s := bodyScanner{lex: lexer{src: src}, out: out, names: names, nesting: nesting}
 	for {
 		t := s.lex.next()
 		if t.kind == tokEnd {
@@ -262,7 +268,8 @@ func (s *bodyScanner) statement(t token) {
 	case 0:
 		src = bytes.ReplaceAll(src, []byte("''"), []byte("'"))
 	}
-	scanNested(src, s.out, s.names, s.nesting+1)
+	inner := bodyScanner{lex: lexer{src: src}, out: s.out, names: s.names, nesting: s.nesting + 1, left: s.left}
+	inner.scan()
 }
 
 // temporary acts on TEMP where it makes something temporary.
