@@ -191,7 +191,7 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	if try.decision.Node != nil {
 		s.decision = try.decision
 	}
-	if s.st.tx == txIdle {
+	if s.st.tx == txIdle && s.batch == nil {
 		s.portal = nil
 		clear(s.portals)
 	}

@@ -99,6 +99,9 @@ func (s *session) stale(l *lease) bool {
 		return false
 	}
 	l.used = now
+	if l.conn.TLS {
+		return !l.conn.Silent()
+	}
 	switch l.conn.Link.Look() {
 	case pgwire.QuietDead:
 		return true

@@ -128,6 +128,17 @@ func (m *Metrics) cluster(name string) *clusterMetrics {
 	return c
 }
 
+// waitedForFresh measures how long a read waited until a standby was fresh enough for it; reads that
+// did not wait, or gave up and went to the primary, are not counted.
+func (s *session) waitedForFresh(try *attempt, d router.Decision) {
+	if try.freshEnd == 0 || d.Target != router.TargetStandby {
+		return
+	}
+	began := try.freshEnd - int64(s.target.FreshnessWait(s.consistency()))
+	waited := time.Duration(health.Clock() - began)
+	s.cluster.metrics.m.freshDelay.WithLabelValues(s.cluster.Name, d.Node.Name).Observe(waited.Seconds())
+}
+
 // counters are the series of a vector labelled cluster, target and reason, each resolved at its first use.
 type counters struct {
 	vec   *prometheus.CounterVec

@@ -37,15 +37,18 @@ func (s *session) place(c *chunk, try *attempt) (*lease, *problem) {
 			continue
 		}
 		try.decision = d
+		s.waitedForFresh(try, d)
 		return l, nil
 	}
 }
 
 // placeInBatch keeps a batch where it began, but for one whose read part a standby has answered
-// completely and which turns out to write: that part is ended, and the rest begins on the primary.
+// completely and which turns out to write, or to leave something open: that part is ended, and the
+// rest begins on the primary.
 func (s *session) placeInBatch(c *chunk) (*lease, *problem) {
 	l := s.batch
-	if l.node.Role != health.RoleStandby || s.txLease != nil || c.unit == nil || c.unit.Class != router.ClassPrimary || s.relay.skipping {
+	moves := c.unit != nil && c.unit.Class == router.ClassPrimary || s.incompletePart(c)
+	if l.node.Role != health.RoleStandby || s.txLease != nil || !moves || s.relay.skipping {
 		return l, nil
 	}
 	s.batch = nil
@@ -133,7 +136,7 @@ func (s *session) decide(c *chunk, try *attempt) router.Decision {
 			return d
 		}
 	}
-	if incomplete := c.end == endOpen || c.rest > 0 || (c.end == endFlush && !s.complete(c)); incomplete {
+	if s.incompletePart(c) {
 		return s.toPrimary(snap, now, router.ReasonIncomplete)
 	}
 	v := s.view(try)
@@ -143,6 +146,12 @@ func (s *session) decide(c *chunk, try *attempt) router.Decision {
 		}
 	}
 	return router.Route(u, v, snap, now)
+}
+
+// incompletePart says whether the chunk is a part of a batch that must not be on a standby, because
+// nobody knows yet what the rest does with what the part leaves open.
+func (s *session) incompletePart(c *chunk) bool {
+	return c.end == endOpen || c.rest > 0 || c.end == endFlush && !s.complete(c)
 }
 
 // complete says whether a flushed part of a batch leaves nothing open, so that the rest may run elsewhere.

@@ -69,7 +69,7 @@ func (c Config) Validate() error {
 // Cluster is one primary with its standbys, as sessions use it.
 type Cluster struct {
 	Name    string
-	Monitor *health.Monitor
+	Monitor Monitor
 	Catalog *catalog.Manager
 	Auth    auth.Source
 	NodeTLS pool.TLS
@@ -83,8 +83,17 @@ type Cluster struct {
 	}
 }
 
+// Monitor is what sessions ask of a cluster's health; *health.Monitor is one. None of it waits.
+type Monitor interface {
+	Snapshot() *health.Snapshot
+	Changed() <-chan struct{}
+	Fence() *health.Fence
+	Report(nodeID int, e health.Evidence)
+	VoidNode(nodeID int)
+}
+
 // NewCluster joins the parts of a cluster; its counters are in m.
-func NewCluster(name string, mon *health.Monitor, cat *catalog.Manager, users auth.Source, nodeTLS pool.TLS, m *Metrics) *Cluster {
+func NewCluster(name string, mon Monitor, cat *catalog.Manager, users auth.Source, nodeTLS pool.TLS, m *Metrics) *Cluster {
 	c := &Cluster{Name: name, Monitor: mon, Catalog: cat, Auth: users, NodeTLS: nodeTLS, metrics: m.cluster(name)}
 	c.mu.marks = make(map[string]*Marks)
 	return c

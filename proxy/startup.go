@@ -236,7 +236,7 @@ func (a *arrival) authenticate(st *pgwire.Startup, cluster *Cluster) (auth.Keys,
 	if cluster != nil {
 		source = cluster.Auth
 	}
-	secret, err := source.Lookup(a.ctx, st.User)
+	secret, err := a.lookup(source, st.User, cluster)
 	if err != nil && !errors.Is(err, auth.ErrNoUser) {
 		srv.log.Warn("user look-up", "user", st.User, "error", err)
 		return auth.Keys{}, &loginProblem{&problem{
@@ -267,7 +267,8 @@ func (a *arrival) authenticate(st *pgwire.Startup, cluster *Cluster) (auth.Keys,
 		next, done, err := x.Step(out[:0], body)
 		if err != nil {
 			srv.metrics.login(x.Method(), "denied")
-			if f, ok := source.(auth.Forgetter); ok {
+			var denied *auth.Error
+			if f, ok := source.(auth.Forgetter); ok && errors.As(err, &denied) && denied.Denied() {
 				f.Forget(st.User)
 			}
 			return auth.Keys{}, err
@@ -284,6 +285,36 @@ func (a *arrival) authenticate(st *pgwire.Startup, cluster *Cluster) (auth.Keys,
 		}
 	}
 }
+
+// lookup asks for a user's secret; while no node can be asked it waits, as every start-up does then.
+func (a *arrival) lookup(source auth.Source, user string, cluster *Cluster) (auth.Secret, error) {
+	deadline := time.NewTimer(min(lookupWait, a.srv.cfg.LoginTimeout/2))
+	defer deadline.Stop()
+	for {
+		secret, err := source.Lookup(a.ctx, user)
+		if err == nil || errors.Is(err, auth.ErrNoUser) || cluster == nil {
+			return secret, err
+		}
+		again := time.NewTimer(lookupPause)
+		select {
+		case <-again.C:
+		case <-cluster.Monitor.Changed():
+			again.Stop()
+		case <-deadline.C:
+			again.Stop()
+			return secret, err
+		case <-a.ctx.Done():
+			again.Stop()
+			return secret, context.Cause(a.ctx)
+		}
+	}
+}
+
+// How long a login waits for a node that knows the users, and how often it asks.
+const (
+	lookupWait  = 30 * time.Second
+	lookupPause = 250 * time.Millisecond
+)
 
 // newSession makes the session of an authenticated client.
 func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, keys auth.Keys) (*session, error) {
@@ -333,7 +364,6 @@ func (s *session) startup(st *pgwire.Startup) error {
 		s.startupParams = append(s.startupParams, pgwire.Param{Name: "options", Value: options})
 		key.WriteString(options)
 	}
-	checks := false
 	for _, p := range st.Settings {
 		mine, err := own(p.Name, p.Value)
 		if err != nil {
@@ -342,14 +372,10 @@ func (s *session) startup(st *pgwire.Startup) error {
 		if mine {
 			continue
 		}
-		checks = checks || strings.EqualFold(p.Name, "client_connection_check_interval")
 		s.startupParams = append(s.startupParams, p)
 		fmt.Fprintf(&key, "\x00%s\x00%s", p.Name, p.Value)
 	}
 	s.startupKey = key.String()
-	if !checks {
-		s.startupParams = append(s.startupParams, pgwire.Param{Name: "client_connection_check_interval", Value: "2000"})
-	}
 	return nil
 }
 

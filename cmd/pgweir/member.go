@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
@@ -114,7 +115,7 @@ func (m *member) users(cfg *Config) (auth.Source, error) {
 			static[name] = secret
 		}
 	}
-	chain := auth.Chain{static}
+	chain := auth.Chain{static, &monitorUser{m: m}}
 	if cfg.Auth.File != "" {
 		file, err := auth.NewUserlist(cfg.Auth.File, m.log)
 		if err != nil {
@@ -134,15 +135,24 @@ func (m *member) users(cfg *Config) (auth.Source, error) {
 		m.query = query
 		chain = append(chain, query)
 	}
-	return append(chain, monitorUser{m}), nil
+	return chain, nil
 }
 
-// monitorUser lets the monitor's own user in with the monitor's password, where nothing else
-// knows it.
-type monitorUser struct{ m *member }
+// monitorUser lets the monitor's own user in with the monitor's password, even while no node can
+// be asked for users.
+type monitorUser struct {
+	m      *member
+	secret atomic.Pointer[monitorSecret]
+}
+
+// monitorSecret is the secret of a password; making it anew would cost every login a key derivation.
+type monitorSecret struct {
+	password string
+	secret   auth.Secret
+}
 
 // Lookup is the monitor's password, for the monitor's name only.
-func (u monitorUser) Lookup(ctx context.Context, user string) (auth.Secret, error) {
+func (u *monitorUser) Lookup(ctx context.Context, user string) (auth.Secret, error) {
 	if user != u.m.conf.Monitor.User {
 		return auth.Secret{}, auth.ErrNoUser
 	}
@@ -150,7 +160,12 @@ func (u monitorUser) Lookup(ctx context.Context, user string) (auth.Secret, erro
 	if err != nil || password == "" {
 		return auth.Secret{}, auth.ErrNoUser
 	}
-	return auth.Password(password), nil
+	known := u.secret.Load()
+	if known == nil || known.password != password {
+		known = &monitorSecret{password, auth.Password(password)}
+		u.secret.Store(known)
+	}
+	return known.secret, nil
 }
 
 // login is how the monitor logs in to a database of the node that knows best: the primary, or
