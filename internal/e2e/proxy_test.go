@@ -24,8 +24,9 @@ import (
 
 // Proxy is a running pgweir, as its own process.
 type Proxy struct {
-	Addr  string // where clients connect
-	Admin string // where HTTP answers
+	Addr    string // where clients connect
+	Standby string // a listener with route: standby
+	Admin   string // where HTTP answers
 
 	t    testing.TB
 	dir  string
@@ -59,7 +60,7 @@ func StartProxy(t testing.TB, c *localpg.Cluster, cfg proxyConfig) *Proxy {
 	}
 	dir, err := os.MkdirTemp("", "pgweir-e2e-proxy-")
 	must(t, err)
-	p := &Proxy{Addr: freeAddr(t), Admin: freeAddr(t), t: t, dir: dir, done: make(chan struct{})}
+	p := &Proxy{Addr: freeAddr(t), Standby: freeAddr(t), Admin: freeAddr(t), t: t, dir: dir, done: make(chan struct{})}
 	file := filepath.Join(dir, "pgweir.yaml")
 	must(t, os.WriteFile(file, []byte(p.yaml(cfg)), 0o600))
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -110,7 +111,7 @@ func setupRole(t testing.TB, bin string, c *localpg.Cluster) {
 // yaml is the configuration file.
 func (p *Proxy) yaml(cfg proxyConfig) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen: [%q]\nadmin: {listen: %q}\nlog: {level: debug}\nusers:\n", p.Addr, p.Admin)
+	fmt.Fprintf(&b, "listen: [%q, {addr: %q, route: standby}]\nadmin: {listen: %q}\nlog: {level: debug}\nusers:\n", p.Addr, p.Standby, p.Admin)
 	fmt.Fprintf(&b, "  %s: {password: %q}\n", superUser, superPassword)
 	for name, password := range cfg.Users {
 		fmt.Fprintf(&b, "  %s: {password: %q}\n", name, password)
