@@ -5,7 +5,8 @@
 #
 #   deploy/images/make.sh [debian] [golang] [prometheus]      (default: all three)
 #
-# Needs a Docker engine (DOCKER_HOST or the default socket), root, debootstrap, and go for golang.
+# Needs a Docker engine (DOCKER_HOST or the default socket); to make Debian's, root and debootstrap,
+# which it installs; for golang, go.
 set -eu -o pipefail
 
 readonly DEBIAN=debian:bookworm-slim
@@ -28,6 +29,10 @@ there() {
 make_debian() {
     there $DEBIAN && return
     local root=$WORK/debian mirror
+    if ! command -v debootstrap > /dev/null; then
+        apt-get update -qq > /dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap > /dev/null
+    fi
     debootstrap --variant=minbase bookworm "$root" > "$WORK/debootstrap.log" 2>&1 || { tail -n 5 "$WORK/debootstrap.log"; return 1; }
     mirror=$(awk '$1 == "deb" { print $2; exit }' "$root/etc/apt/sources.list")
     printf 'deb %s bookworm main\ndeb %s bookworm-updates main\ndeb %s-security bookworm-security main\n' \
