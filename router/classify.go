@@ -10,7 +10,8 @@ type Env struct {
 	// every other function and relation is unknown and its statement goes to the primary. See
 	// AssumeTables in Catalog for when there is no database at all.
 	Catalog *Catalog
-	// Path is the session's resolved search path; nil stands for pg_catalog and public.
+	// Path is the session's resolved search path; nil when it is not known: then every bare name
+	// that is not built in is unknown.
 	Path *Path
 	// StdStrings is the session's standard_conforming_strings.
 	StdStrings bool

@@ -50,16 +50,17 @@ func (p *parser) flag(f Flag) {
 	}
 }
 
-// schemas is the path that unqualified names are looked up in.
+// schemas is the path that unqualified names are looked up in. Of a session whose path is not
+// known only the built-in schema is.
 func (p *parser) schemas() []string {
 	if p.env.Path == nil {
-		return defaultPath
+		return builtinPath[:]
 	}
 	return p.env.Path.Schemas
 }
 
-// defaultPath is the path of a session of which nothing is known.
-var defaultPath = []string{systemSchema, "public"}
+// builtinPath is the path of a session of which nothing is known.
+var builtinPath = [...]string{systemSchema}
 
 // systemSchema is the schema of the built-in names.
 const systemSchema = "pg_catalog"

@@ -316,16 +316,10 @@ func (p *parser) createRoutine() {
 	}
 	depth := 0
 	for p.tok.kind != tokEOF && p.tok.kind != tokError {
-		switch {
-		case depth == 0 && p.tok.kind == tokSemi:
+		if depth == 0 && p.tok.kind == tokSemi {
 			return
-		case depth == 0 && p.tok.kw == kwBegin && p.peek.kw == kwAtomic:
-			depth = 1
-		case depth > 0 && p.tok.kw == kwCase && p.prev.kw != kwEnd && p.prev.kw != kwAs && p.prev.kind != tokDot:
-			depth++
-		case depth > 0 && p.tok.kw == kwEnd && p.prev.kw != kwAs && p.prev.kind != tokDot:
-			depth--
 		}
+		depth = p.atomicDepth(true, depth)
 		p.advance()
 	}
 	if depth > 0 {

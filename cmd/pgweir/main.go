@@ -39,6 +39,7 @@ func commands() []command {
 		{"demo", "a real primary and two standbys from the PostgreSQL on this machine, the proxy in front", runDemo},
 		{"check", "check a configuration and every node it names", runCheck},
 		{"setup-sql", "print the SQL that makes the monitor's role", runSetupSQL},
+		{"route", "for each statement of a file: where it would go and why", runRoute},
 		{"config", "config print: every effective value and where it came from", runConfig},
 		{"version", "print version and build", runVersion},
 	}
