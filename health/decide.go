@@ -239,6 +239,11 @@ func (q *inquiry) beginWith(v *verdict, f *facts, grace bool) {
 // highest if the others' timelines are over in its history.
 func (q *inquiry) beginAmong(v *verdict, cands []*facts, grace bool) {
 	best := highest(cands)
+	for _, f := range cands {
+		if f.obs.timeline == best.obs.timeline && q.streamed(f) {
+			best = f
+		}
+	}
 	if !q.streamed(best) {
 		if !grace {
 			v.why = "several nodes are writable: " + q.names(cands) + "; looking for which of them the others follow"
@@ -382,8 +387,9 @@ func (q *inquiry) connected(l line) bool {
 func (q *inquiry) nobody(v *verdict) string {
 	var parts []string
 	for _, f := range q.nodes {
-		word := f.words(f.health(q.now, q.cfg), q.now)
-		if s := v.stands[f.id]; s.why != "" {
+		state := f.health(q.now, q.cfg)
+		word := f.words(state, q.now)
+		if s := v.stands[f.id]; s.why != "" && (state == StateUp || state == StateDraining) {
 			word = s.why
 		}
 		if word == "" {

@@ -84,6 +84,7 @@ func (f *Fence) notify() {
 func (f *Fence) SyncCommitOff() (on func()) {
 	f.mu.Lock()
 	f.mu.ledger.asyncSessions++
+	f.mu.ledger.inserting, f.mu.ledger.passed = true, 0
 	f.mu.Unlock()
 	var once atomic.Bool
 	return func() {
@@ -92,7 +93,7 @@ func (f *Fence) SyncCommitOff() (on func()) {
 		}
 		f.mu.Lock()
 		f.mu.ledger.asyncSessions--
-		f.mu.ledger.releasedAt = f.next()
+		f.mu.ledger.releasedAt, f.mu.ledger.passed = f.next(), 0
 		f.mu.Unlock()
 	}
 }
