@@ -19,8 +19,7 @@ type Build struct {
 	Go       string
 }
 
-// buildInfo reads what the toolchain left in the binary. revision, set by the Makefile, is
-// used where the toolchain was told to leave the repository alone.
+// buildInfo reads what the toolchain left in the binary.
 func buildInfo() Build {
 	b := Build{Version: Version, Revision: "unknown", Go: runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {

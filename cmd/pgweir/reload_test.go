@@ -1,0 +1,117 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgweir/router"
+)
+
+// running is the configuration that the tests of a reload start from.
+const running = `
+listen: [":6432", {addr: ":6433", route: standby}]
+clusters:
+  shop: {nodes: [pg-a, pg-b], monitor: {password: one}}
+  ledger: {nodes: [pg-x]}
+databases:
+  app: {cluster: shop, pool_size: 40}
+  old: {cluster: shop}
+  "*": {cluster: ledger}
+`
+
+// changeLines are the changes as lines.
+func changeLines(changes []Change) []string {
+	var out []string
+	for _, c := range changes {
+		out = append(out, c.String())
+	}
+	return out
+}
+
+// TestReloadAppliesAndNames holds what changes at once and what waits, by name.
+func TestReloadAppliesAndNames(t *testing.T) {
+	before := loadText(t, running)
+	after := loadText(t, `
+listen: [":6432", {addr: ":6433", route: shadow}, ":6434"]
+state_dir: /var/lib/pgweir
+hold: {timeout: 5s}
+probe: {interval: 100ms}
+clusters:
+  shop: {nodes: [pg-a, pg-c], monitor: {password: two}, consistency: global}
+  fresh: {nodes: [pg-y]}
+databases:
+  app: {cluster: shop, pool_size: 50}
+  neu: {cluster: fresh}
+  "*": {cluster: shop}
+users: {batch: {password: hunter2}}
+`)
+	r := Reload(before, after)
+	applied := changeLines(r.Applied)
+	for _, want := range []string{
+		"listen[1].route: standby → shadow", "hold.timeout: 30s → 5s", "clusters.shop.consistency: (none) → global",
+		"databases.app.pool_size: 40 → 50", "databases.*.cluster: ledger → shop", "databases.old.cluster: shop → (none)",
+		"users.batch.password: (none) → ***",
+	} {
+		if !slices.Contains(applied, want) {
+			t.Errorf("%q is not applied: %q", want, applied)
+		}
+	}
+	waiting := strings.Join(changeLines(r.Waiting), "\n")
+	for _, want := range []string{
+		"state_dir:", "listen[2].addr: (none) → :6434", "clusters.shop.nodes[1].host: pg-b → pg-c", "clusters.shop.monitor.password: *** → ***",
+		"clusters.shop.probe.interval: 200ms → 100ms", "clusters.fresh.nodes[0].host: (none) → pg-y", "clusters.ledger.nodes[0].host: pg-x → (none)",
+		"databases.neu.cluster: (none) → fresh",
+	} {
+		if !strings.Contains(waiting, want) {
+			t.Errorf("%q does not wait: %s", want, waiting)
+		}
+	}
+	for _, no := range []string{"hunter2", "hold", "\nprobe."} {
+		if strings.Contains(waiting, no) {
+			t.Errorf("%q is among those that wait: %s", no, waiting)
+		}
+	}
+
+	c := r.Config
+	if c.StateDir != "" || len(c.Listen) != 2 || c.Hold.Timeout != 5*time.Second || *c.Listen[1].Route != router.RouteShadow {
+		t.Errorf("merged: %+v", c)
+	}
+	if names := []string{c.Clusters[0].Name, c.Clusters[1].Name}; !slices.Equal(names, []string{"shop", "ledger"}) || c.Clusters[0].Nodes[1].Host != "pg-b" {
+		t.Errorf("clusters changed: %v", names)
+	}
+	s, err := c.Settings(0, "anything", "x")
+	if err != nil || s.Cluster.Name != "shop" || s.Consistency != router.ConsistencyGlobal {
+		t.Errorf("settings after the reload: %+v, %v", s, err)
+	}
+	if _, err := c.Settings(0, "old", "x"); err != nil {
+		t.Errorf("the rest does not take what is gone: %v", err)
+	}
+	if again := Reload(c, after); len(again.Applied) > 0 {
+		t.Errorf("a second reload changes again: %q", changeLines(again.Applied))
+	}
+}
+
+// TestReloadOfNothing holds that an unchanged configuration changes nothing.
+func TestReloadOfNothing(t *testing.T) {
+	r := Reload(loadText(t, running), loadText(t, running))
+	if len(r.Applied)+len(r.Waiting) > 0 {
+		t.Errorf("applied %q, waiting %q", changeLines(r.Applied), changeLines(r.Waiting))
+	}
+}
+
+// TestReloadOfOneDatabase holds that every database always has a cluster that runs.
+func TestReloadOfOneDatabase(t *testing.T) {
+	before := loadText(t, running)
+	after := loadText(t, "clusters: {fresh: {nodes: [pg-y]}}\n")
+	r := Reload(before, after)
+	for name := range r.Config.Databases {
+		if _, err := r.Config.Settings(0, name, "x"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(r.Config.Databases) != 3 {
+		t.Errorf("databases went with their cluster before it did: %v", r.Config.Databases)
+	}
+}
