@@ -47,6 +47,7 @@ func readEncoded(ctx context.Context, target *pgconn.Config, timeout time.Durati
 		"default_transaction_read_only":       "on",
 		"client_encoding":                     rawEncoding,
 		"jit":                                 "off",
+		"max_parallel_workers_per_gather":     "0",
 	} {
 		cfg.RuntimeParams[name] = value
 	}
