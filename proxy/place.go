@@ -245,7 +245,7 @@ func (s *session) view(try *attempt) router.View {
 	v.Need, v.NeedOwn = s.st.need(level, t.Marks.load(), try.freshMin)
 	v.LastRead, v.LastReadInc = s.st.marks.node, s.st.marks.inc
 	if l := s.leases[slotStandby]; l != nil {
-		v.Held = l.node
+		v.Held, v.Sticky = l.node, true
 	}
 	return v
 }

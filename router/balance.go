@@ -32,8 +32,9 @@ func (r *routing) choose() choice {
 	var best candidate
 	var c choice
 	draw := mix(uint64(r.now))
+	held := r.heldOnly()
 	for _, n := range r.snap.Nodes {
-		if !r.readable(n) {
+		if !r.readable(n) || held != nil && n.Live != held.Live {
 			continue
 		}
 		if !r.fresh(n) {
@@ -48,6 +49,19 @@ func (r *routing) choose() choice {
 	}
 	c.node, c.primary = best.node, best.primary
 	return c
+}
+
+// heldOnly is the standby that the session keeps to, nil when it may take any.
+func (r *routing) heldOnly() *health.Node {
+	if !r.view.Sticky || r.view.Held == nil {
+		return nil
+	}
+	for _, n := range r.snap.Nodes {
+		if n.Live == r.view.Held.Live && r.readable(n) {
+			return n
+		}
+	}
+	return nil
 }
 
 // readable reports whether n is a standby that may be given reads at all.

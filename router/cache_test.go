@@ -309,7 +309,7 @@ func TestJoin(t *testing.T) {
 		{[]string{"BEGIN READ ONLY", "SELECT 1"}, "read read read +multi begin(readonly=yes)"},
 		{[]string{"BEGIN", "SELECT 1", "DELETE FROM t"}, "primary write write certain 25006 +multi +begin begin()"},
 		{[]string{"BEGIN", "SELECT nowhere()"}, "primary unknown_name write +opaque +nextval +multi +unknownname +begin begin()"},
-		{[]string{"BEGIN READ WRITE", "SELECT 1"}, "primary transaction read +multi +begin begin(readonly=no)"},
+		{[]string{"BEGIN READ WRITE", "SELECT 1"}, "primary transaction read certain +multi +begin begin(readonly=no)"},
 		{[]string{"BEGIN", ""}, "session transaction none onlytx +begin begin()"},
 		{[]string{"", "SELECT 1"}, "read read read"},
 		{[]string{"SET search_path = app", "SELECT 1"}, "primary state read +multi +names set(search_path=app)"},

@@ -60,7 +60,7 @@
 //	SHOW pgweir.…, SET pgweir.…                                      session  session        –
 //	BEGIN, COMMIT, ROLLBACK, SAVEPOINT …                             session  transaction    –
 //	BEGIN with reads in one unit, not READ ONLY                      primary  transaction    –
-//	READ WRITE, once a transaction is open                           primary  transaction    yes
+//	READ WRITE of the transaction, in any spelling                   primary  transaction    yes
 //	SERIALIZABLE of the transaction, in any spelling                 primary  serializable   yes
 //	SET TRANSACTION SNAPSHOT, pg_export_snapshot                     primary  snapshot       yes
 //	nextval, setval                                                  primary  sequence       25006

@@ -243,6 +243,14 @@ func TestBalance(t *testing.T) {
 	if got := share(u, v, s, 100); got["pg-c"] != 100 {
 		t.Errorf("the lease at hand is busier: %v", got)
 	}
+	v.Sticky = true
+	if got := share(u, v, s, 100); got["pg-b"] != 100 {
+		t.Errorf("the lease at hand is busier, and the session keeps to it: %v", got)
+	}
+	s.Nodes[1].State = health.StateDown
+	if got := share(u, v, s, 100); got["pg-c"] != 100 {
+		t.Errorf("the node that the session keeps to is down: %v", got)
+	}
 
 	s = testCluster()
 	s.Nodes[1].Zone, s.Nodes[2].Zone = "eu-1a", "eu-1b"

@@ -74,6 +74,9 @@ func (p *parser) begin(e *Effect) bool {
 		p.serializable()
 	}
 	p.plainTx = p.plainTx || mode.ReadOnly != Yes
+	if mode.ReadOnly == No {
+		p.readWrite()
+	}
 	return ok
 }
 
