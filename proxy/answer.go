@@ -28,13 +28,15 @@ func (s *session) answer(c *chunk) (done bool, err error) {
 	if s.batch != nil || c.unit == nil || c.rest > 0 {
 		return false, nil
 	}
-	u := lone(c)
+	u, executes := s.lone(c)
 	if u == nil {
 		return false, nil
 	}
 	switch {
 	case u.Flags&router.FlagPgweir != 0:
-		return s.answerOwn(c, u)
+		return s.answerOwn(c, u, executes)
+	case !executes:
+		return false, nil
 	case s.deferred.text != "" && u.OnlyTx:
 		return s.answerDeferred(c, u)
 	case u.OnlyTx && s.st.tx == txIdle && u.Effects[0].Kind == router.EffectBegin && s.target.BeginDefer > 0:
@@ -43,38 +45,37 @@ func (s *session) answer(c *chunk) (done bool, err error) {
 	return false, nil
 }
 
-// lone is the unit of a chunk that runs one statement once, completely and with nothing beside
-// it that a node would have to judge; nil for any other.
-func lone(c *chunk) *router.Unit {
-	if c.end != endSync && c.end != endQuery {
-		return nil
+// lone is the unit of a chunk that speaks of one statement, runs it at most once, completely, and has
+// nothing beside it that a node would have to judge; nil for any other.
+func (s *session) lone(c *chunk) (u *router.Unit, executes bool) {
+	if c.end != endSync && c.end != endQuery || c.unit.Statements != 1 {
+		return nil, false
 	}
-	var u *router.Unit
-	executes := 0
 	for i := range c.items {
 		it := &c.items[i]
 		switch it.typ {
 		case pgwire.MsgParse:
-			if len(it.name) > 0 {
-				return nil // the node knows whether the name is free
+			if len(it.name) > 0 && (s.named[string(it.name)] != nil || s.st.pins[router.PinSQLPrepare]) {
+				return nil, false // the node says that the name is taken
 			}
 		case pgwire.MsgBind:
 			if it.st == nil {
-				return nil
+				return nil, false
 			}
 		case pgwire.MsgExecute, pgwire.MsgQuery:
-			executes++
-			u = it.unit
+			if executes || it.unit != c.unit {
+				return nil, false
+			}
+			executes = true
 		case pgwire.MsgDescribe:
 			if it.kind == pgwire.KindStatement && it.st == nil {
-				return nil
+				return nil, false
 			}
+		case pgwire.MsgClose, pgwire.MsgFunctionCall:
+			return nil, false
 		}
 	}
-	if executes != 1 || u != c.unit || u.Statements != 1 {
-		return nil
-	}
-	return u
+	return c.unit, executes
 }
 
 // send answers the chunk with r and consumes it. status is the transaction status from now on.
@@ -101,7 +102,7 @@ func (s *session) send(c *chunk, r *reply, status txBlock) error {
 		switch it.typ {
 		case pgwire.MsgParse:
 			out = pgwire.AppendEmpty(out, pgwire.MsgParseComplete)
-			s.defines("", it.st)
+			s.defines(string(it.name), it.st)
 		case pgwire.MsgBind:
 			out = pgwire.AppendEmpty(out, pgwire.MsgBindComplete)
 		case pgwire.MsgClose:
@@ -313,8 +314,12 @@ func (o *ownSettings) local(tx txBlock) {
 	}
 }
 
-// answerOwn carries out SET and SHOW of pgweir.*.
-func (s *session) answerOwn(c *chunk, u *router.Unit) (bool, error) {
+// answerOwn carries out SET and SHOW of pgweir.*; where the chunk only prepares or describes it, it
+// tells the shape.
+func (s *session) answerOwn(c *chunk, u *router.Unit, executes bool) (bool, error) {
+	if !executes && u.Show == "" {
+		return true, s.send(c, &reply{}, s.st.tx)
+	}
 	if u.Show != "" {
 		value, p := s.showOwn(strings.TrimPrefix(u.Show, "pgweir."))
 		if p != nil {
@@ -492,7 +497,7 @@ func ConsistencyName(c router.Consistency) string {
 
 // unquote is the value of a setting out of the client's own text of it.
 func unquote(v string) string {
-	v = strings.TrimSpace(v)
+	v = strings.TrimSpace(strings.TrimPrefix(v, byFunction))
 	if len(v) >= 2 && (v[0] == '\'' || v[0] == '"') && v[len(v)-1] == v[0] {
 		q := string(v[0])
 		return strings.ReplaceAll(v[1:len(v)-1], q+q, q)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pgweir/internal/pgwire"
+	"pgweir/router"
 )
 
 // duplex carries a batch or a COPY of any length: this goroutine sends what the client sends,
@@ -16,7 +17,7 @@ import (
 // of which c.rest bytes are still to come.
 func (s *session) duplex(c *chunk, l *lease, first []byte) error {
 	r := &s.relay
-	d := &duplex{s: s, c: c, l: l, down: make(chan error, 1)}
+	d := &duplex{s: s, c: c, l: l, unit: c.unit, down: make(chan error, 1)}
 	if r.events == nil {
 		r.events = make(chan struct{}, 1)
 	}
@@ -80,6 +81,7 @@ type duplex struct {
 	s       *session
 	c       *chunk
 	l       *lease
+	unit    *router.Unit // of all chunks so far
 	down    chan error
 	ended   bool // down has returned
 	downErr error
@@ -290,6 +292,8 @@ func (d *duplex) next() error {
 		r.mu.Unlock()
 		return errors.Join(errClientSide, err)
 	}
+	s.join(d.c, d.unit) // what the batch as a whole may have done is settled at its end
+	d.unit = d.c.unit
 	out := s.compose(d.c, d.l, r)
 	if d.c.end == endSync || d.c.end == endQuery || d.c.end == endFunction || d.c.end == endTerminate {
 		r.open = false

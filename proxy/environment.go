@@ -48,6 +48,9 @@ func (s *session) searchPath() string {
 	if !ok {
 		return s.base.setting("search_path")
 	}
+	if literal, ok := strings.CutPrefix(v, byFunction); ok {
+		return unquote(literal)
+	}
 	return listValue(v)
 }
 

@@ -272,6 +272,14 @@ func problemValue(name, value, accepted string) *problem {
 	}
 }
 
+// problemNotAlone is a statement about pgweir.* among others.
+func problemNotAlone() *problem {
+	return &problem{
+		code: codeNotSupported, message: "SET and SHOW of pgweir.* must be sent alone",
+		hint: "Send it as a query or batch of its own.",
+	}
+}
+
 // problemUnknownOwn is a setting of ours that is not there.
 func problemUnknownOwn(name string) *problem {
 	return &problem{

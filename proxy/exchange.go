@@ -20,6 +20,10 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	u := c.unit
 	// A transaction whose BEGIN goes out with this chunk has shown the client nothing yet.
 	outside := (s.st.tx == txIdle || s.deferred.text != "") && s.batch == nil
+	if c.rest > 0 || c.end == endOpen {
+		s.join(c, s.srv.incomplete) // what is still to come may write
+		u = c.unit
+	}
 	r.wrote = u != nil && c.executes && (u.Mark == router.MarkWrite && !u.OnlyTx || s.txWrote && u.Flags&router.FlagMayCommit != 0)
 	hinted := try.decision.Reason == router.ReasonHint
 	r.net = standby && outside && !hinted
@@ -156,6 +160,7 @@ var errCutMessage = errors.New("node connection broke within a message that the 
 // problemBroken is what a client hears of a statement that was under way when its lease broke.
 func (s *session) problemBroken(c *chunk, sent, read bool, l *lease) *problem {
 	inTx := s.st.tx != txIdle || s.deferred.text != ""
+	unfinished := (c.end == endFlush || c.end == endOpen || s.relay.copyIn) && !controlsTx(c.unit)
 	commits := c.unit == nil || c.unit.Flags&router.FlagMayCommit != 0
 	switch {
 	case inTx && commits && sent && s.txWrote:
@@ -169,8 +174,24 @@ func (s *session) problemBroken(c *chunk, sent, read bool, l *lease) *problem {
 		return s.problemTxLost(c)
 	case read || !sent:
 		return s.problemReadLost(l)
+	case unfinished:
+		return s.problemTxLost(c) // no Sync was sent, or no end of the copy data
 	}
 	return s.problemUnknown(l)
+}
+
+// controlsTx says whether a unit holds statements that begin or end transactions.
+func controlsTx(u *router.Unit) bool {
+	if u == nil {
+		return false
+	}
+	for i := range u.Effects {
+		switch u.Effects[i].Kind {
+		case router.EffectBegin, router.EffectCommit, router.EffectRollback, router.EffectPrepareTransaction:
+			return true
+		}
+	}
+	return false
 }
 
 // lost tells everybody who must know that a lease ended unasked.
@@ -197,6 +218,9 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	}
 	if c.unit != nil && c.unit.Flags&router.FlagDDL != 0 && !r.failed {
 		s.cluster.Catalog.Invalidate(s.target.Database)
+	}
+	if r.failed && l.node.Role == health.RoleStandby && causeOf(r.code) == causeReadOnly && try.decision.Reason != router.ReasonHint && !s.txOnly {
+		s.cluster.metrics.misroutes.Inc()
 	}
 	l.used = s.cluster.observe(c, l, s.decision, began, sentAt)
 }

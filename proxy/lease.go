@@ -267,11 +267,14 @@ func difference(from, to *settings) string {
 		if old, ok := from.get(name); (ok && old == value) || name == "role" || name == "session_authorization" {
 			continue
 		}
-		if name == "timezone" {
+		switch literal, ok := strings.CutPrefix(value, byFunction); {
+		case ok:
+			add("SELECT pg_catalog.set_config(", quoteLiteral(name), ", ", literal, ", false)")
+		case name == "timezone":
 			add("SET TIME ZONE ", value)
-			continue
+		default:
+			add("SET ", settingName(name), " TO ", value)
 		}
-		add("SET ", settingName(name), " TO ", value)
 	}
 	for _, name := range []string{"session_authorization", "role"} {
 		value, ok := to.get(name)
@@ -297,6 +300,9 @@ func settingName(name string) string {
 	}
 	return strings.Join(parts, ".")
 }
+
+// quoteLiteral quotes a text without backslashes.
+func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // quoteIdent quotes an identifier.
 func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }

@@ -78,7 +78,7 @@ func (s *session) placeInTx(c *chunk) (*lease, *problem) {
 		s.txDied()
 		return nil, s.problemTxLost(c)
 	}
-	if s.txOnly && c.unit != nil && c.unit.Class == router.ClassPrimary && !txControl(c.unit) {
+	if s.txOnly && c.unit != nil && c.unit.Class == router.ClassPrimary && c.unit.Flags&router.FlagReadInReadOnly == 0 && !txControl(c.unit) {
 		return s.moveTx(c, l)
 	}
 	s.decision = router.Decision{Node: l.node, Target: targetOf(l.node), Reason: s.txReason()}
@@ -199,7 +199,7 @@ func (s *session) toPrimary(snap *health.Snapshot, now int64, why router.Reason)
 // decideTx is where a transaction goes whose BEGIN was deferred: read-only ones to a standby
 // when their first statement is a read, all others to the primary.
 func (s *session) decideTx(c *chunk, snap *health.Snapshot, now int64, try *attempt) (router.Decision, bool) {
-	if !s.readOnlyTx() || c.unit == nil || c.unit.Class == router.ClassPrimary {
+	if !s.readOnlyTx() || c.unit == nil || c.unit.Class == router.ClassPrimary && c.unit.Flags&router.FlagReadInReadOnly == 0 {
 		return s.toPrimary(snap, now, router.ReasonTransaction), true
 	}
 	u := s.srv.plainRead
@@ -264,6 +264,8 @@ func (s *session) wait(c *chunk, try *attempt, d router.Decision) *problem {
 	case d.Refuse:
 		s.decision = d
 		return problemRefused(c.unit)
+	case d.Target == router.TargetLocal:
+		return problemNotAlone()
 	case d.Wait == router.WaitFresh:
 		return s.waitFresh(try)
 	case d.Wait == router.WaitStandby:
@@ -326,11 +328,12 @@ const standbyPause = 20 * time.Millisecond
 // leaseFor takes the lease on the decided node. Both results are nil when the decision has to be
 // made again.
 func (s *session) leaseFor(c *chunk, d router.Decision, try *attempt) (*lease, *problem) {
-	if d.Target == router.TargetPrimary && s.st.held() != router.PinNone {
+	if pin := s.st.held(); d.Target == router.TargetPrimary && pin != router.PinNone {
 		// What the session is pinned for is on a lease that must not be exchanged silently.
-		if l := s.leases[slotPrimary]; l != nil && l.node.ID != d.Node.ID {
+		l := s.leases[slotPrimary]
+		if l != nil && (l.node.ID != d.Node.ID || s.stale(l)) {
 			s.giveUp(l)
-			return nil, &problem{ends: s.lostPin(s.st.held(), nil)}
+			return nil, &problem{ends: s.lostPin(pin, nil)}
 		}
 	}
 	before := s.leases

@@ -165,7 +165,8 @@ func (r *relay) scan(b []byte) error {
 			continue
 		}
 		if typ == pgwire.MsgDataRow || typ == pgwire.MsgCopyData {
-			r.take(b, total, !r.discard)
+			e := r.front()
+			r.take(b, total, !r.discard && (e == nil || !e.swallow))
 			continue
 		}
 		keep, err := r.message(typ, b[r.pos+pgwire.HeaderSize:r.pos+total])

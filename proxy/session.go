@@ -31,22 +31,23 @@ type session struct {
 	secret        []byte
 	offloaded     bool
 
-	st       state
-	base     *base
-	params   map[string]string // ParameterStatus values that differ from the base
-	leases   [slots]*lease
-	last     *lease // the lease that was used last
-	txLease  *lease // of the open transaction
-	batch    *lease // of the unfinished batch
-	deferred deferral
-	deadTold bool
-	dead     bool // the open transaction's lease is gone: 25P02 until ROLLBACK
-	txWrote  bool
-	txRead   bool
-	txOnly   bool // the open transaction is read-only and runs on a standby
-	inDuplex bool // another goroutine reads the lease
-	draining bool // the server is stopping
-	skipping bool // an error of ours was answered in a batch: nothing until Sync
+	st        state
+	base      *base
+	params    map[string]string // ParameterStatus values that differ from the base
+	leases    [slots]*lease
+	last      *lease // the lease that was used last
+	txLease   *lease // of the open transaction
+	batch     *lease // of the unfinished batch
+	deferred  deferral
+	deadTold  bool // the client knows of it
+	batchLost bool // the unfinished batch's lease is gone, and the client does not know yet
+	dead      bool // the open transaction's lease is gone: 25P02 until ROLLBACK
+	txWrote   bool
+	txRead    bool
+	txOnly    bool // the open transaction is read-only and runs on a standby
+	inDuplex  bool // another goroutine reads the lease
+	draining  bool // the server is stopping
+	skipping  bool // an error of ours was answered in a batch: nothing until Sync
 
 	own ownSettings // pgweir.*
 
@@ -131,6 +132,10 @@ func (s *session) serve() error {
 	case len(c.items) == 0 && s.batch == nil && c.end == endSync:
 		s.client.Discard(c.n)
 		return s.client.Write(pgwire.AppendReadyForQuery(nil, byte(s.st.tx)))
+	}
+	if s.batchLost {
+		s.batchLost = false
+		return s.refuse(c, s.problemTxLost(c))
 	}
 	if done, err := s.answer(c); done || err != nil {
 		return err
@@ -370,14 +375,14 @@ func (s *session) hear(l *lease, quiet bool) error {
 			return err
 		}
 	}
-	r := &s.relay
+	var r relay // the session's own may be in the middle of a batch
 	r.reset(s, l)
 	r.open = true
 	if err := r.step(); err != nil {
 		return err
 	}
 	if r.clientErr != nil {
-		return r.clientErr
+		return &clientError{r.clientErr}
 	}
 	if r.fatal != nil {
 		if !quiet {
@@ -396,6 +401,11 @@ type nodeFatal struct{ report []byte }
 
 func (e *nodeFatal) Error() string { return "node ended the connection with FATAL" }
 
+// clientError is an error of the client's link that was met while a lease was heard.
+type clientError struct{ err error }
+
+func (e *clientError) Error() string { return "client: " + e.err.Error() }
+
 // spoke handles what a watched lease has said. lerr is the link's error, nil when bytes are there.
 // The error ends the session.
 func (s *session) spoke(l *lease, lerr error) error {
@@ -405,8 +415,9 @@ func (s *session) spoke(l *lease, lerr error) error {
 			return nil
 		}
 	}
-	if s.relay.clientErr != nil {
-		return s.relay.clientErr
+	var client *clientError
+	if errors.As(lerr, &client) {
+		return client.err
 	}
 	var fatal *nodeFatal
 	_ = errors.As(lerr, &fatal)
@@ -418,7 +429,11 @@ func (s *session) spoke(l *lease, lerr error) error {
 		return s.lostPin(pinned, fatal)
 	}
 	if inTx {
-		s.txDied()
+		if s.st.tx == txIdle {
+			s.batchLost = true
+		} else {
+			s.txDied()
+		}
 		if fatal != nil && !s.srv.nodeDying(fatal.report) {
 			// The node ended this session on its own account: a time-out that the client set, or a
 			// person's pg_terminate_backend.

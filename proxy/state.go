@@ -15,6 +15,10 @@ type settings struct {
 	values map[string]string
 }
 
+// byFunction marks a value that set_config made: it is a literal, and only set_config makes the
+// same again, since SET would quote the elements of a list.
+const byFunction = "\x00"
+
 // noSettings is where every session starts.
 var noSettings = &settings{}
 
@@ -132,7 +136,11 @@ func (s *state) apply(effects []router.Effect) {
 func (s *state) applyOne(e *router.Effect) {
 	switch e.Kind {
 	case router.EffectSet, router.EffectSetRole, router.EffectSetCharacteristics:
-		s.assign(e.Name, e.Value, e.Local)
+		value := e.Value
+		if e.ByFunction {
+			value = byFunction + value
+		}
+		s.assign(e.Name, value, e.Local)
 	case router.EffectReset:
 		s.set, s.effective = s.set.without(e.Name), s.effective.without(e.Name)
 	case router.EffectResetAll:
