@@ -53,6 +53,8 @@ type Catalog struct {
 	VolatileTypes     map[string]bool
 	// AttributeFunctions: bare names f for which t.f may call a function f(t) that is no plain read.
 	AttributeFunctions map[string]bool
+	// OpaqueNames: those of the three lists above whose use can leave state in the session.
+	OpaqueNames map[string]bool
 	// FunctionSchemas and RelationSchemas list, for a bare name, the schemas that have it:
 	// so that an unqualified name that no schema of the path has is known to be unknown.
 	DefaultIsolationSerializable bool // the database or server default is serializable
@@ -72,4 +74,7 @@ type Catalog struct {
 type Path struct {
 	Schemas []string
 	Temp    bool // pg_temp exists in this session: an unqualified relation may be a temporary one
+	// CreateTemp: the setting names pg_temp before every schema that counts, so an unqualified
+	// CREATE makes a temporary relation. Schemas never holds pg_temp.
+	CreateTemp bool
 }

@@ -103,24 +103,18 @@ func (p *parser) function(c *chain) {
 	}
 }
 
-// declared is what the catalog says of a function outside of the built-in table, joined over
-// the schemas it may be found in.
+// declared is what the catalog says of a function, joined over the schemas it may be found in.
+// Of pg_catalog it lists only the names that are not all as initdb made them.
 func (p *parser) declared(schema, name string) (info FuncInfo, found bool) {
 	cat := p.env.Catalog
 	if cat == nil {
 		return FuncInfo{}, false
 	}
 	if schema != "" {
-		if schema == systemSchema && builtinFunction(name) != builtinNone {
-			return FuncInfo{}, false
-		}
 		info, found = cat.Functions[QName{schema, name}]
 		return info, found
 	}
 	for _, s := range p.schemas() {
-		if s == systemSchema && builtinFunction(name) != builtinNone {
-			continue
-		}
 		if f, ok := cat.Functions[QName{s, name}]; ok {
 			info = joinFunctions(info, f)
 			found = true
@@ -334,7 +328,8 @@ func (p *parser) target(c *chain) {
 // newRelation says what creating the relation c means for the session.
 func (p *parser) newRelation(c *chain) {
 	path := p.schemas()
-	if isTemp(c.schema()) || c.n == 1 && len(path) > 0 && isTemp(path[0]) {
+	first := len(path) > 0 && isTemp(path[0]) || p.env.Path != nil && p.env.Path.CreateTemp
+	if isTemp(c.schema()) || c.n == 1 && first {
 		p.pin(PinTemp)
 	}
 }
@@ -342,14 +337,14 @@ func (p *parser) newRelation(c *chain) {
 // useType looks at a name that may be a type's.
 func (p *parser) useType(c *chain) {
 	if cat := p.env.Catalog; cat != nil && cat.VolatileTypes[c.last()] {
-		p.primary(ReasonVolatile, MarkWrite, 0)
+		p.listed(c.last())
 	}
 }
 
 // attribute looks at a name behind a dot, which may be a function of what stands before it.
 func (p *parser) attribute(name string) {
 	if cat := p.env.Catalog; cat != nil && cat.AttributeFunctions[name] {
-		p.primary(ReasonVolatile, MarkWrite, 0)
+		p.listed(name)
 	}
 }
 
@@ -359,7 +354,16 @@ func (p *parser) operator() {
 	if cat == nil || len(cat.VolatileOperators) == 0 {
 		return
 	}
-	if cat.VolatileOperators[string(p.text[p.tok.start:p.tok.end])] {
-		p.primary(ReasonVolatile, MarkWrite, 0)
+	if name := string(p.text[p.tok.start:p.tok.end]); cat.VolatileOperators[name] {
+		p.listed(name)
 	}
+}
+
+// listed is what using an operator, type or attribute means that the catalog lists as no
+// plain read.
+func (p *parser) listed(name string) {
+	if p.env.Catalog.OpaqueNames[name] {
+		p.opaque()
+	}
+	p.primary(ReasonVolatile, MarkWrite, 0)
 }
