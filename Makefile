@@ -27,7 +27,7 @@ help: ## list what can be made
 .PHONY: build
 build: ## build bin/pgweir
 	@scripts/need.sh go
-	$(GO) build -buildvcs=auto -trimpath -o bin/pgweir ./cmd/pgweir
+	$(GO) build -buildvcs=auto -o bin/pgweir ./cmd/pgweir
 	@bin/pgweir version
 
 .PHONY: demo

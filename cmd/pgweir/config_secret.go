@@ -59,8 +59,9 @@ func NewPasswordSource(m Monitor) *PasswordSource {
 	return &PasswordSource{monitor: m, turn: make(chan struct{}, 1)}
 }
 
-// Password is the password to log in to the node at host:port with; "" where none is known,
-// which is right for servers that ask for none. An error says what was tried.
+// Password is the password to log in to the node at host:port with, "" for host where any node
+// of the cluster will do. It is "" where none is known, which is right for servers that ask for
+// none. An error says what was tried.
 func (s *PasswordSource) Password(ctx context.Context, host string, port int) (string, error) {
 	m := s.monitor
 	switch {
@@ -135,5 +136,20 @@ func fromPassFile(m Monitor, host string, port int) (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("read passfile: %w", err)
 	}
+	if host == "" {
+		return anyHost(file, m), nil
+	}
 	return file.FindPassword(host, strconv.Itoa(port), m.Database, m.User), nil
+}
+
+// anyHost is the first password of the file for the monitor on any host: the nodes of a cluster
+// share their roles.
+func anyHost(file *pgpassfile.Passfile, m Monitor) string {
+	takes := func(pattern, s string) bool { return pattern == "*" || pattern == s }
+	for _, e := range file.Entries {
+		if takes(e.Username, m.User) && takes(e.Database, m.Database) {
+			return e.Password
+		}
+	}
+	return ""
 }

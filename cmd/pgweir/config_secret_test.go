@@ -101,4 +101,7 @@ func TestPassFile(t *testing.T) {
 	if got := passwordNow(t, NewPasswordSource(m)); got != "one" {
 		t.Errorf("passfile: got %q", got)
 	}
+	if got, err := NewPasswordSource(m).Password(t.Context(), "", 0); got != "two" || err != nil {
+		t.Errorf("any host: got %q, %v", got, err)
+	}
 }

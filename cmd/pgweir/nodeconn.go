@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgweir/internal/pgwire"
 )
 
 // monitorLogin is how pgweir itself logs in to the nodes of one cluster.
@@ -45,11 +47,38 @@ func (m monitorLogin) connect(ctx context.Context, n Node, database string) (*pg
 		}
 		return pgconn.ConnectConfig(ctx, encrypted)
 	}
-	conn, err := pgconn.ConnectConfig(ctx, encrypted)
-	if err != nil && m.cluster.ServerTLS.PlainAllowed() && refusedTLS(err) { // prefer
-		return pgconn.ConnectConfig(ctx, plain)
+	if m.cluster.ServerTLS.PlainAllowed() { // prefer
+		offered, err := offersTLS(ctx, n.Addr())
+		if err != nil {
+			return nil, err
+		}
+		if !offered {
+			return pgconn.ConnectConfig(ctx, plain)
+		}
 	}
-	return conn, err
+	return pgconn.ConnectConfig(ctx, encrypted)
+}
+
+// offersTLS asks a node whether it has TLS, over a connection of its own.
+func offersTLS(ctx context.Context, addr string) (bool, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return false, err
+		}
+	}
+	if _, err := conn.Write(pgwire.AppendSSLRequest(nil)); err != nil {
+		return false, fmt.Errorf("ask %s for TLS: %w", addr, err)
+	}
+	var answer [1]byte
+	if _, err := conn.Read(answer[:]); err != nil {
+		return false, fmt.Errorf("ask %s for TLS: %w", addr, err)
+	}
+	return answer[0] == 'S', nil
 }
 
 // again opens one more connection as an earlier one turned out: encrypted or not, and at the
@@ -87,11 +116,6 @@ func (m monitorLogin) config(ctx context.Context, n Node, database string) (*pgc
 	cfg.Fallbacks, cfg.TLSConfig = nil, nil
 	cfg.RuntimeParams = maps.Clone(m.params)
 	return cfg, nil
-}
-
-// refusedTLS says whether a node has no TLS.
-func refusedTLS(err error) bool {
-	return strings.Contains(err.Error(), "server refused TLS connection")
 }
 
 // needsTLS says whether a node takes nobody without TLS.
