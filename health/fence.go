@@ -93,7 +93,7 @@ func (f *Fence) SyncCommitOff() (on func()) {
 		}
 		f.mu.Lock()
 		f.mu.ledger.asyncSessions--
-		f.mu.ledger.releasedAt, f.mu.ledger.passed = f.next(), 0
+		f.mu.ledger.releasedAt, f.mu.ledger.passed = f.Mark(), 0
 		f.mu.Unlock()
 	}
 }
