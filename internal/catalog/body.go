@@ -123,14 +123,35 @@ func (s *bodyScanner) token(t token) {
 	case tokPunct:
 		s.punct(t.text[0])
 	case tokOp:
-		if string(t.text) == ">>" && s.prev2 == wordNone {
-			s.startStatement() // behind a label
-			return
-		}
-		s.shift(wordOther)
+		s.operator(t)
 	default:
 		s.shift(wordOther)
 	}
+}
+
+// operator acts on an operator: one may be a user's own, "::" is followed by a type.
+func (s *bodyScanner) operator(t token) {
+	switch string(t.text) {
+	case "::":
+		look := s.lex.ahead()
+		name := look.next()
+		for name.kind == tokWord || name.kind == tokName {
+			last := s.names.number(name.text)
+			if look.peek() != '.' {
+				s.out.add(refTypeName, 0, last)
+				break
+			}
+			look.next()
+			name = look.next()
+		}
+		s.shift(wordOther)
+		return
+	case ":=", "=>", ":", "%":
+		s.shift(wordOther)
+		return
+	}
+	s.out.add(refOpName, 0, s.names.number(t.text))
+	s.shift(wordOther)
 }
 
 // punct acts on a single character.

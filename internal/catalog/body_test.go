@@ -24,8 +24,11 @@ func bodyWords(out *code, names *symbols) string {
 	}
 	var refs []string
 	for _, r := range out.refs {
-		prefix := map[refKind]string{refCall: "", refRead: "r:", refWrite: "w:"}[r.kind]
+		prefix := map[refKind]string{refCall: "", refRead: "r:", refWrite: "w:", refTypeName: "::"}[r.kind]
 		name := names.text(r.b)
+		if name == "=" {
+			continue // in nearly every statement
+		}
 		if r.a != 0 {
 			name = names.text(r.a) + "." + name
 		}
@@ -46,7 +49,7 @@ func TestBody(t *testing.T) {
 		{`SELECT 1 FROM (SELECT 1 FROM a WHERE x) q, b`, `r:a r:b`},
 		{`SELECT 1 FROM (a JOIN b ON true), LATERAL f(c) d`, `f r:a r:b r:lateral`},
 		{`INSERT INTO t (a) SELECT b FROM u`, `r:u t w:t`},
-		{`WITH x AS (UPDATE ONLY t SET a = 1 RETURNING *) DELETE FROM s.u USING v`, `as r:v w:s.u w:t`},
+		{`WITH x AS (UPDATE ONLY t SET a = 1 RETURNING *) DELETE FROM s.u USING v`, `* as r:v w:s.u w:t`},
 		{`MERGE INTO t USING u ON true WHEN MATCHED THEN UPDATE SET a = 1`, `r:u w:t`},
 		{`TRUNCATE a, s.b; TRUNCATE TABLE ONLY c`, `w:a w:c w:s.b`},
 		{`COPY t FROM '/x'`, `w:t`},
@@ -58,7 +61,7 @@ func TestBody(t *testing.T) {
 
 		{`SET a = 1`, `opaque`},
 		{`SELECT 1; SET SESSION a TO 1`, `opaque`},
-		{`BEGIN <<l>> LOOP SET ROLE x; END LOOP; END`, `opaque`},
+		{`BEGIN <<l>> LOOP SET ROLE x; END LOOP; END`, `opaque << >>`},
 		{`BEGIN IF a THEN x := 1; ELSE SET a TO 1; END IF; END`, `opaque`},
 		{`BEGIN EXCEPTION WHEN others THEN SET SESSION AUTHORIZATION x; END`, `opaque`},
 		{`SET LOCAL a = 1; SET TRANSACTION READ ONLY; SET CONSTRAINTS ALL DEFERRED`, ``},
@@ -67,7 +70,7 @@ func TestBody(t *testing.T) {
 		{`RESET a`, `opaque`},
 		{`BEGIN reset := 1; listen = 2; PERFORM reset(1), load(2); END`, `load reset`},
 		{`LISTEN a`, `opaque`},
-		{`UNLISTEN *`, `opaque`},
+		{`UNLISTEN *`, `opaque *`},
 		{`LOAD 'x'`, `opaque`},
 		{`DECLARE load int; BEGIN END`, ``},
 		{`DISCARD TEMP`, `opaque`},
@@ -79,7 +82,7 @@ func TestBody(t *testing.T) {
 		{`BEGIN EXECUTE q; END`, `opaque`},
 		{`BEGIN EXECUTE 'SELECT f()'; END`, `f`},
 		{`BEGIN EXECUTE 'SELECT ''a''; RESET ALL' INTO x USING 1; END`, `opaque`},
-		{`BEGIN EXECUTE 'SELECT ' || x; END`, `opaque`},
+		{`BEGIN EXECUTE 'SELECT ' || x; END`, `opaque ||`},
 		{`BEGIN EXECUTE $q$ UPDATE t SET a = $1 $q$ USING 1; END`, `w:t`},
 		{`BEGIN EXECUTE E'SELECT 1\n'; END`, `opaque`},
 		{`BEGIN EXECUTE E'SELECT f()'; END`, `f`},
@@ -117,6 +120,7 @@ func TestBody(t *testing.T) {
 		{`SELECT query_to_xml('SELECT f()', true, true, '')`, `f query_to_xml`},
 		{`SELECT query_to_xml(q, true, true, '')`, `opaque query_to_xml`},
 
+		{`SELECT a ### b, c::s.t, d :: "T"[], e::int, x := 1`, `### ::T ::int ::t`},
 		{`SELECT "SET", "a""b"(1)`, `a"b`},
 		{`SELECT 'unfinished`, ``},
 		{`SELECT f(1) /* unfinished`, `f`},

@@ -18,6 +18,8 @@ type builder struct {
 	calls     map[nameKey]nodeID
 	readNames map[nameKey]nodeID
 	wrtNames  map[nameKey]nodeID
+	opNames   map[nameKey]nodeID
+	castNames map[nameKey]nodeID
 	ddl       nodeID
 }
 
@@ -37,6 +39,8 @@ func build(f *facts, rules *rules, names *symbols) *router.Catalog {
 		calls:     make(map[nameKey]nodeID),
 		readNames: make(map[nameKey]nodeID),
 		wrtNames:  make(map[nameKey]nodeID),
+		opNames:   make(map[nameKey]nodeID),
+		castNames: make(map[nameKey]nodeID),
 	}
 	b.ddl = b.graph.add(state{verdict: router.VerdictRead})
 	b.addFunctions()
@@ -66,11 +70,19 @@ func (b *builder) addFunctions() {
 // declared returns what a function is by itself: its body's calls come by edges.
 func (b *builder) declared(fn *function) state {
 	schema := b.facts.namespaces[fn.schema]
-	if !fn.own() {
-		if schema == "pg_catalog" {
-			return b.builtin(fn)
+	lang := b.facts.languages[fn.lang].name
+	switch {
+	case fn.oid < firstUserOID && schema != "pg_catalog":
+		return state{verdict: router.VerdictRead} // information_schema
+	case !fn.own():
+		return b.builtin(fn)
+	case fn.touched && (lang == "internal" || lang == "c"):
+		// Changed rights look the same as a changed volatility.
+		s := b.builtin(fn)
+		if fn.volatility == 'v' && s.verdict == router.VerdictRead && !volatileRead(fn.name) {
+			s.verdict, s.reason = router.VerdictDoubtful, router.ReasonVolatile
 		}
-		return state{verdict: router.VerdictRead, reason: router.ReasonUnknown} // information_schema
+		return s
 	}
 	s := state{verdict: router.VerdictRead, bits: bitCalls, safe: b.rules.sessionSafe.has(schema, fn.name)}
 	trusted := fn.extension != "" && b.rules.trusted[fn.extension]
@@ -380,6 +392,10 @@ func (b *builder) use(from nodeID, c *code, full bool) {
 			b.graph.link(from, b.nameNode(b.readNames, r), false)
 		case refWrite:
 			b.graph.link(from, b.nameNode(b.wrtNames, r), false)
+		case refOpName:
+			b.graph.link(from, b.nameNode(b.opNames, r), false)
+		case refTypeName:
+			b.graph.link(from, b.nameNode(b.castNames, ref{b: r.b}), false)
 		}
 	}
 }
@@ -397,11 +413,14 @@ func (b *builder) nameNode(nodes map[nameKey]nodeID, r ref) nodeID {
 
 // linkNames leads the names in bodies to everything of that name.
 func (b *builder) linkNames() {
-	to := func(nodes map[nameKey]nodeID, schema, name string, n nodeID) {
-		sym := b.names.numberString(name)
-		if from, ok := nodes[nameKey{0, sym}]; ok {
+	bare := func(nodes map[nameKey]nodeID, name string, n nodeID) {
+		if from, ok := nodes[nameKey{0, b.names.numberString(name)}]; ok {
 			b.graph.link(from, n, false)
 		}
+	}
+	to := func(nodes map[nameKey]nodeID, schema, name string, n nodeID) {
+		bare(nodes, name, n)
+		sym := b.names.numberString(name)
 		if from, ok := nodes[nameKey{b.names.numberString(schema), sym}]; ok {
 			b.graph.link(from, n, false)
 		}
@@ -416,5 +435,15 @@ func (b *builder) linkNames() {
 		schema := b.facts.namespaces[rel.schema]
 		to(b.readNames, schema, rel.name, b.reads[rel.oid])
 		to(b.wrtNames, schema, rel.name, b.writes[rel.oid])
+	}
+	for _, op := range b.facts.operators {
+		if n, ok := b.operators[op.oid]; ok && op.function >= firstUserOID {
+			bare(b.opNames, op.name, n)
+		}
+	}
+	for oid, n := range b.castNodes {
+		for _, name := range typeSpellings(b.typeName(oid)) {
+			bare(b.castNames, name, n)
+		}
 	}
 }

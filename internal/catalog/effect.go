@@ -57,7 +57,20 @@ func sessionEffect(name string) effect {
 	return effectNone
 }
 
-// foreignWords are what a body in another language needs to reach the session: the ways to
+// volatileRead tells whether a built-in function is volatile as initdb makes it and yet only
+// reads: what is sent to a standby all the same.
+func volatileRead(name string) bool {
+	switch name {
+	case "random", "random_normal", "clock_timestamp", "timeofday", "gen_random_uuid", "uuidv4", "uuidv7",
+		"pg_sleep", "pg_sleep_for", "pg_sleep_until", "current_query", "lo_get",
+		"pg_relation_size", "pg_table_size", "pg_indexes_size", "pg_total_relation_size", "pg_database_size", "pg_tablespace_size",
+		"pg_partition_tree", "pg_partition_ancestors":
+		return true
+	}
+	return false
+}
+
+// foreignWord tells whether a word is one that a body in another language needs to reach the session: the ways to
 // run SQL of PL/Python, PL/Perl, PL/Tcl, PL/v8 and their kin, and data that outlives a call.
 func foreignWord(word string) bool {
 	switch word {

@@ -147,3 +147,33 @@ func TestFixture(t *testing.T) {
 		compareFixture(t, snap.catalog)
 	})
 }
+
+// TestOpaqueNames: what leaves state among operators, types and attributes is listed.
+func TestOpaqueNames(t *testing.T) {
+	database(t, "opaque_names")
+	run(t, "opaque_names", `
+		CREATE FUNCTION leaves(int, int) RETURNS text LANGUAGE sql AS $$ SELECT set_config('a.b', 'x', false) $$;
+		CREATE FUNCTION fine(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+		CREATE OPERATOR <#> (LEFTARG = int, RIGHTARG = int, FUNCTION = leaves);
+		CREATE OPERATOR <##> (LEFTARG = int, RIGHTARG = int, FUNCTION = fine);
+		CREATE TABLE t (a int);
+		CREATE FUNCTION of_row(t) RETURNS text LANGUAGE sql AS $$ SELECT set_config('a.b', 'x', false) $$;
+		REVOKE ALL ON FUNCTION pg_sleep(double precision), pg_advisory_lock(bigint), pg_stat_get_activity(int) FROM PUBLIC`)
+	c := read(t, "opaque_names", Rules{}, newCache()).catalog
+	if !c.VolatileOperators["<#>"] || !c.VolatileOperators["<##>"] || !c.AttributeFunctions["of_row"] {
+		t.Errorf("not listed: %v %v", c.VolatileOperators, c.AttributeFunctions)
+	}
+	if want := map[string]bool{"<#>": true, "of_row": true}; !maps.Equal(c.OpaqueNames, want) {
+		t.Errorf("opaque are %v, want %v", c.OpaqueNames, want)
+	}
+	// Rights that were changed change no verdict.
+	for name, want := range map[string]router.FuncInfo{
+		"pg_sleep":             {Verdict: router.VerdictRead, Builtin: true},
+		"pg_advisory_lock":     {Verdict: router.VerdictPrimary, Opaque: true, Builtin: true},
+		"pg_stat_get_activity": {Verdict: router.VerdictNode, Builtin: true},
+	} {
+		if got := c.Functions[router.QName{Schema: "pg_catalog", Name: name}]; got != want {
+			t.Errorf("%s is %+v, want %+v", name, got, want)
+		}
+	}
+}

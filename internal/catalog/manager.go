@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,10 +92,8 @@ type Manager struct {
 	slots      chan struct{}
 	created    chan *Database
 	interner   interner
-	mu         struct {
-		sync.Mutex
-		databases map[string]*Database
-	}
+	databases  atomic.Pointer[map[string]*Database] // replaced as a whole, under mu
+	mu         sync.Mutex
 }
 
 // readFunc reads one database; cache carries what the last read learned and may be empty.
@@ -141,7 +140,7 @@ func Read(ctx context.Context, target *pgconn.Config, rules Rules, statementTime
 // newManager builds a manager around a reader.
 func newManager(cfg Config, read readFunc) *Manager {
 	m := &Manager{cfg: cfg, read: read, slots: make(chan struct{}, cfg.MaxLoads), created: make(chan *Database)}
-	m.mu.databases = make(map[string]*Database)
+	m.databases.Store(&map[string]*Database{})
 	// Generations are cache keys: each manager counts from a random start, so that those of
 	// a process do not meet.
 	var seed [8]byte
@@ -170,14 +169,7 @@ func (m *Manager) Run(ctx context.Context) error {
 // yet, and View returns nil until a later attempt succeeds; the handle is nil only when the
 // database does not exist, or ctx ended first. Nothing is read before Run runs.
 func (m *Manager) Load(ctx context.Context, database string) (*Database, error) {
-	m.mu.Lock()
-	d := m.mu.databases[database]
-	fresh := d == nil
-	if fresh {
-		d = newDatabase(m, database)
-		m.mu.databases[database] = d
-	}
-	m.mu.Unlock()
+	d, fresh := m.enter(database)
 	if fresh {
 		select {
 		case m.created <- d:
@@ -190,21 +182,38 @@ func (m *Manager) Load(ctx context.Context, database string) (*Database, error) 
 	return d.load(ctx)
 }
 
+// enter returns the entry of a database, and whether it was made now.
+func (m *Manager) enter(database string) (d *Database, fresh bool) {
+	if d := m.Database(database); d != nil {
+		return d, false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := *m.databases.Load()
+	if d := old[database]; d != nil {
+		return d, false
+	}
+	d = newDatabase(m, database)
+	next := maps.Clone(old)
+	next[database] = d
+	m.databases.Store(&next)
+	return d, true
+}
+
 // forget takes d out of the map; a later Load starts anew.
 func (m *Manager) forget(d *Database) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.mu.databases[d.name] == d {
-		delete(m.mu.databases, d.name)
+	if old := *m.databases.Load(); old[d.name] == d {
+		next := maps.Clone(old)
+		delete(next, d.name)
+		m.databases.Store(&next)
 	}
 }
 
-// Database returns the handle of a database that was loaded before, nil otherwise.
-func (m *Manager) Database(database string) *Database {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.mu.databases[database]
-}
+// Database returns the handle of a database that was loaded before, nil otherwise. It takes
+// no lock.
+func (m *Manager) Database(database string) *Database { return (*m.databases.Load())[database] }
 
 // View returns the current view of a database, nil while there is none.
 func (m *Manager) View(database string) *router.Catalog { return m.Database(database).View() }
@@ -220,9 +229,7 @@ func (m *Manager) Invalidate(database string) uint64 { return m.Database(databas
 // Reset has every database read again at once and in full, as after a failover: the new
 // primary may lack what the old one had. Views stay until their successors are there.
 func (m *Manager) Reset() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, d := range m.mu.databases {
+	for _, d := range *m.databases.Load() {
 		d.reset()
 	}
 }
@@ -232,9 +239,7 @@ func (m *Manager) nextGeneration() uint64 { return m.generation.Add(1) }
 
 // oldest returns the age of the oldest view and how many there are.
 func (m *Manager) oldest(now time.Time) (age time.Duration, views int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, d := range m.mu.databases {
+	for _, d := range *m.databases.Load() {
 		if s := d.current.Load(); s != nil {
 			views++
 			age = max(age, now.Sub(s.readAt))

@@ -22,13 +22,16 @@ type interner struct {
 	}
 }
 
-// intern returns the one path with these schemas and temp.
-func (in *interner) intern(schemas []string, temp bool) *router.Path {
+// intern returns the one path that equals want.
+func (in *interner) intern(want router.Path) *router.Path {
 	var b strings.Builder
-	if temp {
+	if want.Temp {
 		b.WriteByte('t')
 	}
-	for _, s := range schemas {
+	if want.CreateTemp {
+		b.WriteByte('c')
+	}
+	for _, s := range want.Schemas {
 		b.WriteByte(0)
 		b.WriteString(s)
 	}
@@ -40,7 +43,7 @@ func (in *interner) intern(schemas []string, temp bool) *router.Path {
 	if in.mu.paths == nil || len(in.mu.paths) >= maxInterned {
 		in.mu.paths = make(map[string]*router.Path)
 	}
-	p := &router.Path{Schemas: schemas, Temp: temp}
+	p := &want
 	in.mu.paths[b.String()] = p
 	return p
 }
@@ -114,16 +117,17 @@ func (r *rights) mayUse(privs map[uint32]bool, i int) bool {
 
 // resolve turns the text of search_path into the schemas that names are looked up in, in
 // order, as the server does for that role: unknown schemas and those without USAGE are
-// skipped, pg_catalog stands first unless it is named. pg_temp is not among them. ok is
-// false for a role that the snapshot does not know and for text that is no list of names.
-func (r *rights) resolve(roleName, searchPath string) (schemas []string, ok bool) {
+// skipped, pg_catalog stands first unless it is named. pg_temp is not among them; createTemp
+// tells that it comes before all that are named. ok is false for a role that the snapshot
+// does not know and for text that is no list of names.
+func (r *rights) resolve(roleName, searchPath string) (schemas []string, createTemp, ok bool) {
 	who, known := r.roles[roleName]
 	if !known {
-		return nil, false
+		return nil, false, false
 	}
 	names, ok := splitSearchPath(searchPath)
 	if !ok {
-		return nil, false
+		return nil, false, false
 	}
 	var privs map[uint32]bool
 	seen := make(map[string]bool, len(names)+1)
@@ -132,6 +136,7 @@ func (r *rights) resolve(roleName, searchPath string) (schemas []string, ok bool
 		case "$user":
 			name = roleName
 		case "pg_temp":
+			createTemp = createTemp || len(schemas) == 0
 			continue
 		}
 		i, exists := r.byName[name]
@@ -152,7 +157,7 @@ func (r *rights) resolve(roleName, searchPath string) (schemas []string, ok bool
 	if !seen["pg_catalog"] {
 		schemas = append([]string{"pg_catalog"}, schemas...)
 	}
-	return schemas, true
+	return schemas, createTemp, true
 }
 
 // splitSearchPath splits the value of search_path as the server does (SplitIdentifierString):
@@ -221,9 +226,9 @@ func (s *snapshot) path(in *interner, key pathKey) *router.Path {
 	if ok {
 		return p
 	}
-	schemas, ok := s.rights.resolve(key.role, key.searchPath)
+	schemas, createTemp, ok := s.rights.resolve(key.role, key.searchPath)
 	if ok {
-		p = in.intern(schemas, key.temp)
+		p = in.intern(router.Path{Schemas: schemas, Temp: key.temp, CreateTemp: createTemp})
 	}
 	s.paths.Lock()
 	defer s.paths.Unlock()

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgweir/router"
 )
 
 // rolesSQL makes roles and schemas whose rights differ in every way that USAGE can be had.
@@ -130,7 +132,7 @@ func TestPathIsInterned(t *testing.T) {
 		t.Error("a path was made up")
 	}
 	for i := range 3 * maxInterned {
-		d.m.interner.intern([]string{fmt.Sprint(i)}, false)
+		d.m.interner.intern(router.Path{Schemas: []string{fmt.Sprint(i)}})
 	}
 	if n := len(d.m.interner.mu.paths); n > maxInterned {
 		t.Errorf("%d paths are kept", n)

@@ -80,6 +80,8 @@ func (r *reader) body(fn *function, source, parsed []byte) *code {
 		scanTree(parsed, out, r.cache.names)
 	case lang.name == "sql", lang.name == "plpgsql":
 		scanBody(source, out, r.cache.names)
+	case fn.touched && (lang.name == "c" || lang.name == "internal"):
+		// Still the server's own code.
 	case fn.volatility == 'v':
 		// Text that cannot be read, or code that cannot: behaviour.md §3, "effects pgweir
 		// cannot see". Whether the extension is trusted is decided later.

@@ -8,14 +8,16 @@ type refKind uint8
 // The kinds of refs. The first five come from parsed trees and carry an oid, the rest from
 // text and carry symbols.
 const (
-	refFunc    refKind = iota // a: oid of a function that is called
-	refOp                     // a: oid of an operator
-	refRel                    // a: oid of a relation that is read, or written if the text writes
-	refType                   // a: oid of a type that something is converted to
-	refSetting                // b: symbol of the constant name given to current_setting
-	refCall                   // a, b: symbols of schema (0: bare) and name of what is called
-	refRead                   // a, b: of a relation that is read
-	refWrite                  // a, b: of a relation that is written
+	refFunc     refKind = iota // a: oid of a function that is called
+	refOp                      // a: oid of an operator
+	refRel                     // a: oid of a relation that is read, or written if the text writes
+	refType                    // a: oid of a type that something is converted to
+	refSetting                 // b: symbol of the constant name given to current_setting
+	refCall                    // a, b: symbols of schema (0: bare) and name of what is called
+	refRead                    // a, b: of a relation that is read
+	refWrite                   // a, b: of a relation that is written
+	refOpName                  // b: of an operator
+	refTypeName                // b: of a type behind "::"
 )
 
 // ref is one thing that a piece of code can use.

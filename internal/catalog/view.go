@@ -44,6 +44,7 @@ func (b *builder) catalog() *router.Catalog {
 		VolatileOperators:            make(map[string]bool),
 		VolatileTypes:                make(map[string]bool),
 		AttributeFunctions:           make(map[string]bool),
+		OpaqueNames:                  make(map[string]bool),
 		DefaultIsolationSerializable: b.facts.isolation.base(),
 		FixedSettings:                make(map[string]bool),
 		OpaqueDDL:                    b.graph.states[b.ddl].bits&bitOpaque != 0,
@@ -51,15 +52,13 @@ func (b *builder) catalog() *router.Catalog {
 	b.viewFunctions(c)
 	b.viewRelations(c)
 	for _, op := range b.facts.operators {
-		if n, ok := b.operators[op.oid]; ok && !b.plain(n) {
-			c.VolatileOperators[op.name] = true
+		if n, ok := b.operators[op.oid]; ok {
+			b.list(c, c.VolatileOperators, op.name, n)
 		}
 	}
 	for oid, n := range b.castNodes {
-		if !b.plain(n) {
-			for _, name := range typeSpellings(b.typeName(oid)) {
-				c.VolatileTypes[name] = true
-			}
+		for _, name := range typeSpellings(b.typeName(oid)) {
+			b.list(c, c.VolatileTypes, name, n)
 		}
 	}
 	for name, settable := range b.facts.settings {
@@ -68,6 +67,17 @@ func (b *builder) catalog() *router.Catalog {
 		}
 	}
 	return c
+}
+
+// list puts name on a list of what is no plain read, if using n is none.
+func (b *builder) list(c *router.Catalog, list map[string]bool, name string, n nodeID) {
+	if b.plain(n) {
+		return
+	}
+	list[name] = true
+	if b.graph.states[n].bits&bitOpaque != 0 {
+		c.OpaqueNames[name] = true
+	}
 }
 
 // plain tells whether using a node only reads, and the same on every node.
@@ -116,8 +126,8 @@ func (b *builder) viewFunctions(c *router.Catalog) {
 		info.Nextval = info.Nextval || s.bits&bitNextval != 0
 		info.Builtin = schema == "pg_catalog"
 		c.Functions[name] = info
-		if fn.row && fn.own() && !b.plain(b.functions[fn.oid]) {
-			c.AttributeFunctions[fn.name] = true
+		if fn.row && fn.own() {
+			b.list(c, c.AttributeFunctions, fn.name, b.functions[fn.oid])
 		}
 	}
 }

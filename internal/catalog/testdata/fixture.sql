@@ -149,6 +149,25 @@ CREATE FUNCTION atomic_session() RETURNS text BEGIN ATOMIC SELECT set_config('a.
 --= f app.atomic_stable read
 CREATE FUNCTION atomic_stable(a int) RETURNS int STABLE RETURN a + 1;
 
+-- Operators and conversions in text.
+--= f app.op_opaque doubtful opaque
+CREATE FUNCTION op_opaque(int, int) RETURNS text LANGUAGE sql AS $$ SELECT set_config('a.b', 'x', false) $$;
+--= op <###>
+CREATE OPERATOR <###> (LEFTARG = int, RIGHTARG = int, FUNCTION = op_opaque);
+--= f app.uses_operator read opaque
+CREATE FUNCTION uses_operator() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN 1 <###> 2; END';
+--= f app.valid read opaque
+CREATE FUNCTION valid(int) RETURNS bool LANGUAGE sql IMMUTABLE AS $$ SELECT set_config('a.b', 'x', false) IS NOT NULL $$;
+--= type validated
+--= type _validated
+CREATE DOMAIN validated AS int CHECK (valid(VALUE));
+--= f app.uses_type read opaque
+CREATE FUNCTION uses_type() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN 1::app.validated; END';
+--= r app.has_validated r p read write-opaque
+--= type has_validated
+--= type _has_validated
+CREATE TABLE has_validated (a validated);
+
 -- Languages.
 --= f app.c_volatile doubtful opaque
 CREATE FUNCTION c_volatile() RETURNS trigger LANGUAGE c AS '$libdir/refint', 'check_primary_key';
