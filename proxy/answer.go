@@ -255,10 +255,15 @@ func (s *session) placeBegin(try *attempt) (*lease, *problem) {
 }
 
 // answerDead answers for a transaction whose node is gone: 40001 once, then 25P02, until the
-// client ends it.
+// client ends it. What ends it at once needs no second word: ROLLBACK gets what it asks for, a
+// failed COMMIT leaves no transaction behind.
 func (s *session) answerDead(c *chunk) error {
-	if !s.deadTold {
-		s.deadTold = true
+	if !s.deadTold && !rollsBack(c.unit) {
+		if u := c.unit; u != nil && u.OnlyTx && u.Effects[0].Kind == router.EffectCommit && c.end != endFlush && c.end != endOpen {
+			s.txOver() // a COMMIT that fails ends the transaction
+		} else {
+			s.deadTold = true
+		}
 		return s.refuse(c, s.problemTxLost(c))
 	}
 	for i := range c.items {

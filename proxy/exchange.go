@@ -143,6 +143,10 @@ func (s *session) broken(c *chunk, l *lease, try *attempt, nodeErr error, outsid
 		}
 		return true, nil
 	}
+	if rollsBack(c.unit) && s.st.tx != txIdle && !r.seen && c.n > 0 {
+		s.txDied() // which is what was asked for
+		return false, s.answerDead(c)
+	}
 	return false, s.refuse(c, s.problemBroken(c, sent, read, l))
 }
 
@@ -161,12 +165,12 @@ var errCutMessage = errors.New("node connection broke within a message that the 
 func (s *session) problemBroken(c *chunk, sent, read bool, l *lease) *problem {
 	inTx := s.st.tx != txIdle || s.deferred.text != ""
 	unfinished := (c.end == endFlush || c.end == endOpen || s.relay.copyIn) && !controlsTx(c.unit)
-	commits := c.unit == nil || c.unit.Flags&router.FlagMayCommit != 0
+	ends := mayEndBlock(c.unit) && sent
 	switch {
-	case inTx && commits && sent && s.txWrote:
+	case inTx && ends && (s.txWrote || c.unit == nil || !c.unit.OnlyTx && c.unit.Mark == router.MarkWrite):
 		s.txOver()
 		return s.problemUnknown(l)
-	case inTx && commits && sent:
+	case inTx && ends:
 		s.txOver()
 		return s.problemTxLost(c)
 	case inTx:
@@ -192,6 +196,27 @@ func controlsTx(u *router.Unit) bool {
 		}
 	}
 	return false
+}
+
+// mayEndBlock says whether a unit may end the transaction block that it runs in, so that the block may
+// have been committed: what does so by its text, and what was not understood. A write does
+// not, nor does a CALL or DO: PostgreSQL lets them commit outside of a block only.
+func mayEndBlock(u *router.Unit) bool {
+	if u == nil || u.Reason == router.ReasonIncomplete || u.Flags&router.FlagUnparsed != 0 {
+		return true
+	}
+	for i := range u.Effects {
+		switch u.Effects[i].Kind {
+		case router.EffectCommit, router.EffectRollback, router.EffectPrepareTransaction:
+			return true
+		}
+	}
+	return false
+}
+
+// rollsBack says whether a unit is one ROLLBACK that was understood completely.
+func rollsBack(u *router.Unit) bool {
+	return u != nil && u.OnlyTx && u.Effects[0].Kind == router.EffectRollback && !u.Effects[0].AndChain
 }
 
 // lost tells everybody who must know that a lease ended unasked.

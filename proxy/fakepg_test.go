@@ -224,6 +224,14 @@ func (b *backendPG) fatal(code, message string) error {
 	return io.EOF
 }
 
+// ends says FATAL unasked, from outside of the script, and ends the stream.
+func (b *backendPG) ends(code, message string) error {
+	if err := b.Send(pgtest.Error("FATAL", code, message)); err != nil {
+		return err
+	}
+	return b.CloseWrite()
+}
+
 // die closes the connection without a word; what was not flushed is lost.
 func (b *backendPG) die() error {
 	_ = b.CloseHard()

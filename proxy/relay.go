@@ -382,6 +382,7 @@ func (r *relay) error(body []byte) (bool, error) {
 	if v.Fatal() {
 		r.fatal = append([]byte(nil), body...)
 		copy(r.code[:], v.Code)
+		r.withdraw()
 		return false, nil
 	}
 	e := r.front()
@@ -398,12 +399,21 @@ func (r *relay) error(body []byte) (bool, error) {
 	r.copyIn = false
 	if r.net && !r.seen && refusedByStandby(&v) {
 		r.discard = true
+		r.withdraw()
 	}
 	swallow := e.swallow && e.typ != pgwire.MsgParse && e.typ != pgwire.MsgClose
 	if e.typ != pgwire.MsgQuery && e.typ != pgwire.MsgFunctionCall {
 		r.skip()
 	}
 	return !swallow && !r.discard, nil
+}
+
+// withdraw drops what stands ready for the client, if it has not been sent a byte yet: the chunk may be
+// run again, or its answer is an error of ours.
+func (r *relay) withdraw() {
+	if !r.seen {
+		r.out = 0
+	}
 }
 
 // skip drops what the node will not answer after an error in a batch.

@@ -290,13 +290,16 @@ func (r *rig) forgetAll() {
 	}
 }
 
-// ran is how often a text was executed, as "primary=1 standby-a=0 standby-b=0" without the zeros.
+// ran is how often a text was executed, as "primary=1 standby-a=0 standby-b=0" without the zeros, or "never".
 func (r *rig) ran(sql string) string {
 	var out []string
 	for _, n := range r.nodes {
 		if k := n.ran(sql); k > 0 {
 			out = append(out, fmt.Sprintf("%s=%d", n.name, k))
 		}
+	}
+	if len(out) == 0 {
+		return "never"
 	}
 	return strings.Join(out, " ")
 }
