@@ -43,29 +43,28 @@ has_postgres() {
     compgen -G '/usr/pgsql-*/bin/postgres' > /dev/null
 }
 
-# install puts Debian's packages on the machine: nothing is started, no cluster is made.
-install() {
-    local policy=/usr/sbin/policy-rc.d cluster=/etc/postgresql-common/createcluster.d/pgweir.conf own_policy=0 own_cluster=0 status=0
+# install puts Debian's packages on the machine: nothing is started, no cluster is made. What
+# sees to that is taken away again, whatever happens.
+install() (
+    policy=/usr/sbin/policy-rc.d cluster=/etc/postgresql-common/createcluster.d/pgweir.conf own=()
     echo "installing from the distribution: $*"
     if [ "$(id -u)" != 0 ] && ! command -v sudo > /dev/null; then
         die "Only root may install, and there is no sudo: apt-get install $*"
     fi
+    trap 'if [ "${#own[@]}" -gt 0 ]; then as_root rm -f "${own[@]}"; fi' EXIT
     if [ ! -e "$policy" ]; then
-        own_policy=1
+        own+=("$policy")
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" > /dev/null
         as_root chmod 755 "$policy"
     fi
     if [ ! -e "$cluster" ]; then
-        own_cluster=1
+        own+=("$cluster")
         as_root mkdir -p "${cluster%/*}"
         echo 'create_main_cluster = false' | as_root tee "$cluster" > /dev/null
     fi
     as_root apt-get update -qq || echo 'apt-get update did not work; trying with the lists that are here' >&2
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" > /dev/null || status=$?
-    if [ "$own_policy" = 1 ]; then as_root rm -f "$policy"; fi
-    if [ "$own_cluster" = 1 ]; then as_root rm -f "$cluster"; fi
-    return "$status"
-}
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" > /dev/null
+)
 
 # ensure installs the packages that are missing: program=package …, where a program that starts
 # with / is a file.
