@@ -71,7 +71,7 @@ func (s *session) lone(c *chunk) (u *router.Unit, executes bool) {
 			if it.kind == pgwire.KindStatement && it.st == nil {
 				return nil, false
 			}
-		case pgwire.MsgClose, pgwire.MsgFunctionCall:
+		case pgwire.MsgClose, pgwire.MsgFunctionCall, pgwire.MsgCopyDone, pgwire.MsgCopyFail:
 			return nil, false
 		}
 	}

@@ -45,7 +45,7 @@ func (b *base) setting(name string) string {
 func baseSettings() []string {
 	return []string{
 		"search_path", "role", "default_transaction_isolation", "default_transaction_read_only",
-		"default_transaction_deferrable", "statement_timeout", "synchronous_commit",
+		"default_transaction_deferrable", "statement_timeout", "idle_session_timeout", "synchronous_commit",
 	}
 }
 

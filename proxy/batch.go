@@ -103,19 +103,20 @@ func (s *session) measure(c *chunk, inBatch bool) error {
 			c.end = endOpen
 			return nil
 		case total > maxChunk:
-			return s.measureLong(c, typ, total)
+			return s.measureLong(c, typ, total, inBatch)
 		case len(b)-c.n < total:
 			if open, err := s.more(c, inBatch); open || err != nil {
 				return err
 			}
 			continue
 		}
-		if (typ == pgwire.MsgTerminate || isCopy(typ)) && c.n > 0 {
+		if typ == pgwire.MsgTerminate && c.n > 0 {
 			c.end = endOpen
 			return nil
 		}
+		stray := c.n == 0 && !inBatch
 		c.n += total
-		if end, ok := endingOf(typ); ok {
+		if end, ok := endingOf(typ); ok && (end != endJunk || stray) {
 			c.end = end
 			return nil
 		}
@@ -124,7 +125,7 @@ func (s *session) measure(c *chunk, inBatch bool) error {
 
 // measureLong takes a message that is longer than a chunk: what has come of it is the chunk,
 // the rest passes through.
-func (s *session) measureLong(c *chunk, typ byte, total int) error {
+func (s *session) measureLong(c *chunk, typ byte, total int, inBatch bool) error {
 	for len(s.client.Buffered()) < maxChunk/2 {
 		if err := s.fillClient(); err != nil {
 			return err
@@ -133,7 +134,7 @@ func (s *session) measureLong(c *chunk, typ byte, total int) error {
 	c.n = min(total, len(s.client.Buffered()))
 	c.rest = total - c.n
 	c.end = endOpen
-	if end, ok := endingOf(typ); ok {
+	if end, ok := endingOf(typ); ok && (end != endJunk || !inBatch) {
 		c.end = end
 	}
 	return nil
@@ -198,7 +199,7 @@ func (s *session) parse(c *chunk) error {
 		case end > len(b):
 			s.parseLong(c, &it, len(b))
 			return nil
-		case typ == pgwire.MsgSync || typ == pgwire.MsgFlush || typ == pgwire.MsgTerminate || isCopy(typ):
+		case typ == pgwire.MsgSync || typ == pgwire.MsgFlush || typ == pgwire.MsgTerminate || typ == pgwire.MsgCopyData:
 			continue // nothing answers it by itself; c.end says how the chunk ends
 		}
 		s.parseItem(c, &it, b[it.at+pgwire.HeaderSize:end])
@@ -211,6 +212,8 @@ func (s *session) parse(c *chunk) error {
 func (s *session) parseLong(c *chunk, it *item, end int) {
 	it.end = end
 	switch it.typ {
+	case pgwire.MsgCopyData:
+		return
 	case pgwire.MsgParse:
 		b := s.client.Buffered()[it.at+pgwire.HeaderSize : end]
 		for i, ch := range b {

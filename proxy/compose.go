@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bytes"
+
 	"pgweir/internal/pgwire"
 	"pgweir/router"
 )
@@ -103,21 +105,35 @@ func (k *composer) item(c *chunk, i int) {
 		k.r.push(expectation{typ: it.typ, kind: it.kind, name: string(it.name)})
 	case pgwire.MsgQuery:
 		k.query(it)
+	case pgwire.MsgExecute:
+		if it.st != nil && it.st.parse != nil {
+			k.mentioned(it.st.parse, it)
+		}
+		k.r.push(expectation{typ: it.typ, unit: it.unit})
 	default:
 		k.r.push(expectation{typ: it.typ, unit: it.unit})
 	}
 }
 
-// query plans a simple query: it ends the unnamed statement, and what it deallocates must be
-// there.
-func (k *composer) query(it *item) {
-	for i := range it.unit.Effects {
-		if e := &it.unit.Effects[i]; e.Kind == router.EffectDeallocate {
-			if st := k.s.named[e.Name]; st != nil {
-				k.provide(st, []byte(e.Name), it.at)
-			}
-		}
+// mentioned makes the lease have all the client's statements where the text may speak of them in SQL:
+// EXECUTE, DEALLOCATE, pg_prepared_statements.
+func (k *composer) mentioned(text []byte, it *item) {
+	if len(k.s.named) == 0 || it.unit.Class == router.ClassRead {
+		return
 	}
+	lower := bytes.ToLower(text)
+	if !bytes.Contains(lower, []byte("execute")) && !bytes.Contains(lower, []byte("deallocate")) &&
+		!bytes.Contains(lower, []byte("pg_prepared_statement")) {
+		return
+	}
+	for name, st := range k.s.named {
+		k.provide(st, []byte(name), it.at)
+	}
+}
+
+// query plans a simple query: it ends the unnamed statement.
+func (k *composer) query(it *item) {
+	k.mentioned(k.b[it.at:it.end], it)
 	k.setPlan(nil, 0)
 	k.r.push(expectation{typ: it.typ, unit: it.unit})
 }

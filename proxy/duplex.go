@@ -273,9 +273,6 @@ func (d *duplex) next() error {
 			return nil
 		}
 	}
-	if typ := s.client.Buffered()[0]; isCopy(typ) {
-		return d.junk()
-	}
 	if err := s.collectMeasured(true); err != nil {
 		if d.over() {
 			return nil
@@ -308,24 +305,4 @@ func (d *duplex) next() error {
 		return errors.Join(errClientSide, errTerminate)
 	}
 	return d.passRest()
-}
-
-// junk drops copy data that came when the node did not ask for any, as PostgreSQL does.
-func (d *duplex) junk() error {
-	b := d.s.client.Buffered()
-	if len(b) < pgwire.HeaderSize {
-		return d.fill()
-	}
-	size := messageSize(b)
-	n := min(size, len(b))
-	d.s.client.Discard(n)
-	for left := size - n; left > 0 && !d.ended; {
-		if err := d.fill(); err != nil || d.ended {
-			return err
-		}
-		k := min(left, len(d.s.client.Buffered()))
-		d.s.client.Discard(k)
-		left -= k
-	}
-	return nil
 }

@@ -35,6 +35,7 @@ func (s *session) environment() *router.Env {
 		UnsafeEncoding: unsafeEncoding(unquote(s.setting("client_encoding"))),
 	}
 	s.serializable = strings.EqualFold(unquote(s.setting("default_transaction_isolation")), "serializable")
+	s.idleTimeout = parseTimeout(unquote(s.setting("idle_session_timeout")))
 	s.readOnly = isOn(s.setting("default_transaction_read_only"))
 	if view != nil {
 		s.env.Path = db.Path(s.role(), s.searchPath(), key.temp)

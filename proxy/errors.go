@@ -27,6 +27,7 @@ const (
 	codeCanceled        = "57014" // query_canceled
 	codeAdminShutdown   = "57P01" // admin_shutdown
 	codeCannotConnect   = "57P03" // cannot_connect_now
+	codeIdleSession     = "57P05" // idle_session_timeout
 	codeTooMany         = "53300" // too_many_connections
 	codeNoDatabase      = "3D000" // invalid_catalog_name
 	codeInvalidValue    = "22023" // invalid_parameter_value
@@ -240,6 +241,11 @@ func problemStatementTimeout() *problem {
 		code: codeCanceled, message: "canceling statement due to statement timeout",
 		detail: "The statement waited for a primary and was not sent.",
 	}
+}
+
+// problemIdle is the end of a session that was idle for longer than it asked for.
+func problemIdle() *problem {
+	return &problem{code: codeIdleSession, message: "terminating connection due to idle-session timeout"}
 }
 
 // problemCanceled is a statement that was cancelled while it waited.

@@ -84,7 +84,9 @@ func (r *relay) push(e expectation) {
 }
 
 // done says whether nothing more is owed.
-func (r *relay) done() bool { return r.head == len(r.queue) && !r.open && !r.copyIn && r.through == 0 }
+func (r *relay) done() bool {
+	return r.front() == nil && !r.open && !r.copyIn && r.through == 0
+}
 
 // errHostile is an answer that no PostgreSQL gives.
 var errHostile = errors.New("node broke the protocol")
@@ -206,7 +208,7 @@ func (r *relay) long(typ byte) (keep bool, err error) {
 
 // message takes one message and says whether the client gets it. body is nil for a long one.
 func (r *relay) message(typ byte, body []byte) (keep bool, err error) {
-	if r.head == len(r.queue) && typ != pgwire.MsgErrorResponse && !isAsync(typ) && !r.copyIn {
+	if r.front() == nil && typ != pgwire.MsgErrorResponse && !isAsync(typ) && !r.copyIn {
 		return false, fmt.Errorf("%w: message %q that nothing asked for", errHostile, typ)
 	}
 	switch typ {
@@ -251,8 +253,12 @@ func isAsync(typ byte) bool {
 	return typ == pgwire.MsgNoticeResponse || typ == pgwire.MsgNotificationResponse || typ == pgwire.MsgParameterStatus
 }
 
-// front is the oldest expectation, nil when there is none.
+// front is the oldest expectation, nil when there is none. The ends of copy data that nobody read
+// are passed over.
 func (r *relay) front() *expectation {
+	for r.head < len(r.queue) && isCopy(r.queue[r.head].typ) {
+		r.advance()
+	}
 	if r.head == len(r.queue) {
 		return nil
 	}
@@ -358,6 +364,15 @@ func (r *relay) wantsCopy() (bool, error) {
 	e := r.front()
 	if e == nil || (e.typ != pgwire.MsgQuery && e.typ != pgwire.MsgExecute) || e.swallow {
 		return false, fmt.Errorf("%w: CopyInResponse out of order", errHostile)
+	}
+	kept := *e
+	for i := r.head + 1; i < len(r.queue); i++ {
+		if isCopy(r.queue[i].typ) {
+			// The client has sent the data and its end already: only what stands between is ignored.
+			r.head = i
+			r.queue[i] = kept
+			return r.keep(&kept), nil
+		}
 	}
 	r.copyIn = true
 	r.queue = r.queue[:r.head+1]

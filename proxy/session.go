@@ -64,6 +64,7 @@ type session struct {
 	portal                 *router.Unit // the unnamed one
 	env                    router.Env
 	envOf                  envKey
+	idleTimeout            time.Duration
 	serializable, readOnly bool // the session's defaults, as environment last found them
 	watch                  watch
 	decision               router.Decision // the last one that was answered, for SHOW pgweir.last_route
@@ -315,6 +316,9 @@ func (s *session) fillClient() error {
 		if s.deferred.text != "" && l == nil {
 			return s.fillDeferred()
 		}
+		if l == nil && s.idleTimeout > 0 {
+			return s.fillIdle()
+		}
 		if l == nil {
 			return s.client.Fill()
 		}
@@ -331,6 +335,22 @@ func (s *session) fillClient() error {
 		}
 		return err
 	}
+}
+
+// fillIdle waits for more bytes of the client as long as its idle_session_timeout allows. The leases
+// have timers of their own, but which of them is idle says nothing about the session.
+func (s *session) fillIdle() error {
+	if err := s.client.SetReadDeadline(time.Now().Add(s.idleTimeout)); err != nil {
+		return err
+	}
+	err := s.client.Fill()
+	if e := s.client.SetReadDeadline(time.Time{}); e != nil {
+		return e
+	}
+	if isTimeout(err) && s.ctx.Err() == nil && !s.srv.isDraining() {
+		return &loginProblem{problemIdle()}
+	}
+	return err
 }
 
 // watched is the lease that may speak while the client is silent: that of an open transaction,

@@ -276,12 +276,7 @@ func (a *arrival) authenticate(st *pgwire.Startup, cluster *Cluster) (auth.Keys,
 		out = next
 		if done {
 			srv.metrics.login(x.Method(), "ok")
-			if len(out) > 0 {
-				if err := a.link.Write(out); err != nil {
-					return auth.Keys{}, err
-				}
-			}
-			return x.Keys(), nil
+			return x.Keys(), a.link.Write(pgwire.AppendAuthOK(out))
 		}
 	}
 }
@@ -389,7 +384,7 @@ func (s *session) begin(st *pgwire.Startup) error {
 		return err
 	}
 	s.base = base
-	out := pgwire.AppendAuthOK(nil)
+	var out []byte
 	for _, p := range base.params {
 		out = pgwire.AppendParameterStatus(out, p.Name, s.shown(p.Name, p.Value))
 	}

@@ -42,7 +42,7 @@ func (s *session) tunnel(st *pgwire.Startup) error {
 			}
 		}
 	}
-	out := pgwire.AppendAuthOK(nil)
+	var out []byte
 	for _, p := range l.conn.Params {
 		out = pgwire.AppendParameterStatus(out, p.Name, p.Value)
 	}

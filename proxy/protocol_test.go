@@ -1,0 +1,354 @@
+package proxy
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pgweir/health"
+	"pgweir/internal/pgtest"
+)
+
+// toPrimary has all reads go to the primary from now on; back undoes it.
+func (r *rig) toPrimary(on bool) {
+	r.change(r.a(), func(v *health.Node) { v.NoReads = on })
+}
+
+// bindExecute runs a prepared statement.
+func bindExecute(name string) []pgtest.Message {
+	return []pgtest.Message{pgtest.Bind("", name), pgtest.Execute("", 0), pgtest.Sync()}
+}
+
+// TestPreparedOnBothLeases: a statement that the client has prepared is there on whichever node
+// answers, in the client's newest version, and nowhere when it was closed.
+func TestPreparedOnBothLeases(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	r.forgetAll()
+	equal(t, "first use", c.run(append([]pgtest.Message{pgtest.Parse("s1", "SELECT 1")}, bindExecute("s1")...)...), "1 2 D(standby-a) C(SELECT 1) Z(I)")
+	r.toPrimary(true)
+	equal(t, "on the primary", c.run(bindExecute("s1")...), "2 D(primary) C(SELECT 1) Z(I)")
+	equal(t, "injection", r.p().got(), "P s1 SELECT 1 | B  s1 | E SELECT 1 | S")
+	r.forgetAll()
+	equal(t, "again", c.run(bindExecute("s1")...), "2 D(primary) C(SELECT 1) Z(I)")
+	equal(t, "no second injection", r.p().got(), "B  s1 | E SELECT 1 | S")
+	equal(t, "redefined", c.run(append([]pgtest.Message{pgtest.CloseStatement("s1"), pgtest.Parse("s1", "VALUES (1)")}, bindExecute("s1")...)...),
+		"3 1 2 D(primary 1) C(SELECT 1) Z(I)")
+	r.toPrimary(false)
+	r.forgetAll()
+	equal(t, "the new version on the standby", c.run(bindExecute("s1")...), "2 D(standby-a 1) C(SELECT 1) Z(I)")
+	equal(t, "replaced there", r.a().got(), "C S s1 | P s1 VALUES (1) | B  s1 | E VALUES (1) | S")
+	equal(t, "described elsewhere", func() string {
+		r.toPrimary(true)
+		return c.run(pgtest.DescribeStatement("s1"), pgtest.Sync())
+	}(), "t T Z(I)")
+	equal(t, "closed", c.run(pgtest.CloseStatement("s1"), pgtest.Sync()), "3 Z(I)")
+	equal(t, "gone", c.run(bindExecute("s1")...), "E(ERROR 26000) Z(I)")
+	r.toPrimary(false)
+	equal(t, "gone everywhere", c.run(bindExecute("s1")...), "E(ERROR 26000) Z(I)")
+}
+
+// TestPreparedTwice: a name that is taken is refused by the node also where the lease had not heard of it.
+func TestPreparedTwice(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	equal(t, "first", c.run(pgtest.Parse("s1", "SELECT 1"), pgtest.Sync()), "1 Z(I)")
+	r.toPrimary(true)
+	equal(t, "second", c.run(pgtest.Parse("s1", "SELECT 2"), pgtest.Sync()), "E(ERROR 42P05) Z(I)")
+	equal(t, "the first stays", c.run(bindExecute("s1")...), "2 D(primary) C(SELECT 1) Z(I)")
+	equal(t, "which", r.ran("SELECT 1"), "primary=1")
+	r.toPrimary(false)
+	equal(t, "the first stays on the standby", c.run(bindExecute("s1")...), "2 D(standby-a) C(SELECT 1) Z(I)")
+}
+
+// TestUnnamed: the unnamed statement lives until the next one or the next simple query, on any lease.
+func TestUnnamed(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	equal(t, "parse", c.run(pgtest.Parse("", "SELECT 1"), pgtest.Sync()), "1 Z(I)")
+	equal(t, "bind later", c.run(bindExecute("")...), "2 D(standby-a) C(SELECT 1) Z(I)")
+	r.toPrimary(true)
+	equal(t, "bind elsewhere", c.run(bindExecute("")...), "2 D(primary) C(SELECT 1) Z(I)")
+	equal(t, "a broken one", c.run(pgtest.Parse("", "BROKEN"), pgtest.Sync()), "E(ERROR 42601) Z(I)")
+	equal(t, "takes the old one along", c.run(bindExecute("")...), "E(ERROR 26000) Z(I)")
+	equal(t, "another", c.run(pgtest.Parse("", "SELECT 2"), pgtest.Sync()), "1 Z(I)")
+	c.query("SELECT 3")
+	equal(t, "gone after a query", c.run(bindExecute("")...), "E(ERROR 26000) Z(I)")
+	r.toPrimary(false)
+	equal(t, "gone on the standby", c.run(bindExecute("")...), "E(ERROR 26000) Z(I)")
+}
+
+// TestDeallocate: SQL's DEALLOCATE reaches statements of the protocol, and DISCARD ALL all of them.
+func TestDeallocate(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	c.run(pgtest.Parse("s1", "SELECT 1"), pgtest.Sync())
+	c.run(append([]pgtest.Message{pgtest.Parse("s2", "SELECT 2")}, bindExecute("s2")...)...)
+	r.toPrimary(true)
+	equal(t, "deallocate", c.query("DEALLOCATE s1"), "C(DEALLOCATE) Z(I)")
+	equal(t, "gone", c.run(bindExecute("s1")...), "E(ERROR 26000) Z(I)")
+	equal(t, "the other", c.run(bindExecute("s2")...), "2 D(primary) C(SELECT 1) Z(I)")
+	equal(t, "discard", c.query("DISCARD ALL"), "C(DISCARD ALL) Z(I)")
+	equal(t, "gone, too", c.run(bindExecute("s2")...), "E(ERROR 26000) Z(I)")
+	r.toPrimary(false)
+	r.a().forget()
+	equal(t, "gone on the standby", c.run(bindExecute("s2")...), "E(ERROR 26000) Z(I)")
+	if got := r.a().got(); !strings.HasPrefix(got, "Q DISCARD ALL") {
+		t.Errorf("the standby was not reset: %s", got)
+	}
+}
+
+// TestBatchErrors: an error ends a batch up to its Sync, whoever it comes from.
+func TestBatchErrors(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	insert := []pgtest.Message{pgtest.Parse("", "INSERT INTO t VALUES (1)"), pgtest.Bind("", ""), pgtest.Execute("", 0)}
+	equal(t, "in the middle", c.run(append(insert, pgtest.Parse("", "BROKEN"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync())...),
+		"1 2 C(INSERT 0 1) E(ERROR 42601) Z(I)")
+	equal(t, "goes on", c.query("SELECT 1"), "T D(standby-a) C(SELECT 1) Z(I)")
+	c.send(pgtest.Parse("", "BROKEN"), pgtest.Flush())
+	equal(t, "flushed", c.until('E'), "E(ERROR 42601)")
+	c.send(pgtest.Parse("", "SELECT 1"), pgtest.Bind("", ""), pgtest.Execute("", 0))
+	c.silent()
+	c.send(pgtest.Sync())
+	equal(t, "skipped", c.ready(1), "Z(I)")
+	equal(t, "unknown statement", c.run(bindExecute("nope")...), "E(ERROR 26000) Z(I)")
+	equal(t, "unknown portal", c.run(pgtest.Execute("nope", 0), pgtest.Sync()), "E(ERROR 34000) Z(I)")
+	equal(t, "two batches at once", func() string {
+		c.send(pgtest.Parse("", "BROKEN"), pgtest.Sync(), pgtest.Parse("", "SELECT 1"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync())
+		return c.ready(2)
+	}(), "E(ERROR 42601) Z(I) 1 2 D(standby-a) C(SELECT 1) Z(I)")
+	equal(t, "only a Sync", c.run(pgtest.Sync()), "Z(I)")
+	c.send(pgtest.Flush())
+	c.silent()
+}
+
+// TestFlush: what a Flush asks for comes before the Sync, and the batch goes on.
+func TestFlush(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	r.forgetAll()
+	c.send(pgtest.Parse("", "SELECT 1"), pgtest.DescribeStatement(""), pgtest.Flush())
+	equal(t, "described", c.until('T', 'n'), "1 t T")
+	c.send(pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync())
+	equal(t, "executed", c.ready(1), "2 D(standby-a) C(SELECT 1) Z(I)")
+	c.send(pgtest.Parse("", "SELECT 1"), pgtest.DescribeStatement(""), pgtest.Flush())
+	c.until('T')
+	c.send(pgtest.Parse("", "INSERT INTO t VALUES (1)"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync())
+	equal(t, "a write behind a flushed read", c.ready(1), "1 2 C(INSERT 0 1) Z(I)")
+	equal(t, "ran", r.ran("INSERT INTO t VALUES (1)"), "primary=1")
+	c.send(pgtest.Parse("", "SELECT 1"), pgtest.Bind("", ""), pgtest.Flush())
+	equal(t, "an open portal", c.until('2'), "1 2")
+	c.send(pgtest.Execute("", 0), pgtest.Sync())
+	equal(t, "stays on the primary", c.ready(1), "D(primary) C(SELECT 1) Z(I)")
+	c.send(pgtest.Parse("", "SELECT 1"), pgtest.Bind("", ""), pgtest.Execute("", 0)) // neither Flush nor Sync
+	c.silent()
+	c.send(pgtest.Sync())
+	equal(t, "a silent client", c.ready(1), "1 2 D(primary) C(SELECT 1) Z(I)")
+}
+
+// TestQueryInsideBatch: JDBC's autosave sends a simple query before the Sync of its batch.
+func TestQueryInsideBatch(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	r.forgetAll()
+	c.send(pgtest.Parse("", "SELECT 1"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Query("SELECT 2"))
+	equal(t, "answers", c.ready(1), "1 2 D(primary) C(SELECT 1) T D(primary) C(SELECT 1) Z(I)")
+	c.send(pgtest.Parse("", "SELECT 1"), pgtest.Flush())
+	c.until('1')
+	c.send(pgtest.Query("SELECT 2"))
+	equal(t, "behind a Flush", c.ready(1), "T D(standby-a) C(SELECT 1) Z(I)")
+	equal(t, "goes on", c.query("SELECT 1"), "T D(standby-a) C(SELECT 1) Z(I)")
+	c.send(pgtest.Parse("", "BROKEN"), pgtest.Query("SELECT 3"), pgtest.Sync())
+	equal(t, "skipped with the batch", c.ready(1), "E(ERROR 42601) T D(primary) C(SELECT 1) Z(I)")
+}
+
+// TestStrayCopyData: copy data that nobody asked for is ignored.
+func TestStrayCopyData(t *testing.T) {
+	r := newRig(t)
+	c := r.client()
+	c.send(pgtest.CopyData("1\n"), pgtest.CopyDone(), pgtest.CopyFail("no"), pgtest.Query("SELECT 1"))
+	if got := c.ready(1); !strings.HasSuffix(got, "C(SELECT 1) Z(I)") || strings.Contains(got, "E(") {
+		t.Error(got)
+	}
+	if err := c.SendRaw(append([]byte{'d', 0, 3, 0, 4}, make([]byte, 3<<16)...)); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "a long one", len(c.query("SELECT 1")) > 0, true)
+}
+
+// TestCopyIn: COPY FROM STDIN in both protocols, to its end, failed by the client, failed by
+// the node in the middle.
+func TestCopyIn(t *testing.T) {
+	const sql = "COPY t FROM STDIN"
+	open := map[string][]pgtest.Message{
+		"simple":   {pgtest.Query(sql)},
+		"extended": {pgtest.Parse("", sql), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync()},
+	}
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t)
+		c := r.client()
+		r.forgetAll()
+		end := func(ms ...pgtest.Message) {
+			if protocol == "extended" {
+				ms = append(ms, pgtest.Sync())
+			}
+			c.send(ms...)
+		}
+		c.send(open[protocol]...)
+		c.until('G')
+		c.send(pgtest.CopyData("1\n2\n"))
+		end(pgtest.CopyData("3\n"), pgtest.CopyDone())
+		equal(t, "to its end", c.ready(1), "C(COPY 3) Z(I)")
+		c.send(open[protocol]...)
+		c.until('G')
+		end(pgtest.CopyData("1\n"), pgtest.CopyFail("changed my mind"))
+		equal(t, "failed by the client", c.ready(1), "E(ERROR 57014) Z(I)")
+		c.send(open[protocol]...)
+		c.until('G')
+		c.send(pgtest.CopyData("bad\n"))
+		if protocol == "simple" {
+			equal(t, "failed by the node", c.ready(1), "E(ERROR 22P02) Z(I)")
+			c.send(pgtest.CopyData("more\n"), pgtest.CopyDone()) // on its way when the error came
+		} else {
+			equal(t, "failed by the node", c.until('E'), "E(ERROR 22P02)")
+			c.send(pgtest.CopyData("more\n"), pgtest.CopyDone(), pgtest.Sync())
+			equal(t, "up to the Sync", c.ready(1), "Z(I)")
+		}
+		equal(t, "goes on", c.query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
+		equal(t, "once each", r.ran(sql), "primary=3")
+		c.send(append(append([]pgtest.Message{}, open[protocol]...), pgtest.CopyData("1\n"))...)
+		end(pgtest.CopyDone())
+		equal(t, "all at once", c.ready(1), "G C(COPY 1) Z(I)")
+		c.send(append(append([]pgtest.Message{}, open[protocol]...), pgtest.CopyData("1\n"), pgtest.CopyData(strings.Repeat("x", 200_000)+"\n"))...)
+		end(pgtest.CopyDone())
+		equal(t, "long data at once", c.ready(1), "G C(COPY 2) Z(I)")
+		equal(t, "goes on", c.query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
+	})
+}
+
+// TestCopyOut: COPY TO STDOUT of a read runs on a standby.
+func TestCopyOut(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		got := c.runs(protocol, "COPY t TO STDOUT")
+		equal(t, "answer", strings.TrimPrefix(got, "1 2 "), "H d(1\n) d(2\n) c C(COPY 2) Z(I)")
+		equal(t, "ran", r.ran("COPY t TO STDOUT"), "standby-a=1")
+	})
+}
+
+// TestPortals: a portal that is suspended goes on where it began.
+func TestPortals(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	const rows = "VALUES (1),(2),(3)"
+	for begin, node := range map[string]string{"BEGIN": "primary", "BEGIN READ ONLY": "standby-a"} {
+		c.query(begin)
+		equal(t, begin+": first part", c.run(pgtest.Parse("", rows), pgtest.Bind("p", ""), pgtest.Execute("p", 2), pgtest.Sync()),
+			"1 2 D("+node+" 1) D("+node+" 2) s Z(T)")
+		equal(t, begin+": rest", c.run(pgtest.Execute("p", 2), pgtest.Sync()), "D("+node+" 3) C(SELECT 1) Z(T)")
+		equal(t, begin+": closed", c.run(pgtest.ClosePortal("p"), pgtest.Sync()), "3 Z(T)")
+		equal(t, begin+": gone", c.run(pgtest.Execute("p", 2), pgtest.Sync()), "E(ERROR 34000) Z(E)")
+		c.query("ROLLBACK")
+	}
+	c.send(pgtest.Parse("", rows), pgtest.Bind("p", ""), pgtest.Execute("p", 2), pgtest.Flush())
+	equal(t, "flushed", c.until('s'), "1 2 D(primary 1) D(primary 2) s")
+	c.send(pgtest.Execute("p", 0), pgtest.Sync())
+	equal(t, "goes on", c.ready(1), "D(primary 3) C(SELECT 1) Z(I)")
+}
+
+// TestFunctionCall: the message goes to the primary.
+func TestFunctionCall(t *testing.T) {
+	r := newRig(t)
+	c := r.client()
+	r.forgetAll()
+	equal(t, "answer", c.run(pgtest.Msg('F', int32(1), int16(0), int16(0), int16(0))), "V Z(I)")
+	equal(t, "where", r.p().got(), "F")
+}
+
+// TestDeferredBegin: a BEGIN is answered at once and goes out with what follows.
+func TestDeferredBegin(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		r.forgetAll()
+		lead := ""
+		if protocol == "extended" {
+			lead = "1 2 "
+		}
+		equal(t, "begin", c.runs(protocol, "BEGIN"), lead+"C(BEGIN) Z(T)")
+		equal(t, "commit straight after", c.runs(protocol, "COMMIT"), lead+"C(COMMIT) Z(I)")
+		equal(t, "start", c.runs(protocol, "START TRANSACTION"), lead+"C(START TRANSACTION) Z(T)")
+		equal(t, "rollback straight after", c.runs(protocol, "ROLLBACK"), lead+"C(ROLLBACK) Z(I)")
+		equal(t, "no node heard", r.p().got()+r.a().got(), "")
+		c.runs(protocol, "BEGIN")
+		equal(t, "and chain", c.runs(protocol, "COMMIT AND CHAIN"), lead+"C(COMMIT) Z(T)")
+		equal(t, "in the chained one", c.runs(protocol, "INSERT INTO t VALUES (1)"), lead+"C(INSERT 0 1) Z(T)")
+		equal(t, "its end", c.runs(protocol, "COMMIT"), lead+"C(COMMIT) Z(I)")
+		equal(t, "one BEGIN", r.ran("BEGIN"), "primary=1")
+		c.runs(protocol, "BEGIN")
+		equal(t, "first statement fails", c.runs(protocol, "SELECT 1/0"), lead+"E(ERROR 22012) Z(E)")
+		equal(t, "aborted", strings.TrimPrefix(c.runs(protocol, "SELECT 1"), lead), "E(ERROR 25P02) Z(E)")
+		equal(t, "ended", c.runs(protocol, "COMMIT"), lead+"C(ROLLBACK) Z(I)")
+		c.runs(protocol, "BEGIN")
+		equal(t, "twice", c.runs(protocol, "BEGIN"), lead+"N(WARNING 25001) C(BEGIN) Z(T)")
+		equal(t, "its end", c.runs(protocol, "ROLLBACK"), lead+"C(ROLLBACK) Z(I)")
+		c.runs(protocol, "BEGIN")
+		equal(t, "syntax error", c.run(pgtest.Parse("", "BROKEN"), pgtest.Sync()), "E(ERROR 42601) Z(E)")
+		c.runs(protocol, "ROLLBACK")
+		c.runs(protocol, "BEGIN")
+		equal(t, "a setting of ours that is wrong", c.query("SET pgweir.route = 'nowhere'"), "E(ERROR 22023 pgweir) Z(E)")
+		equal(t, "aborted by it", c.runs(protocol, "SELECT 1"), "E(ERROR 25P02 pgweir) Z(E)")
+		equal(t, "ended by ROLLBACK", c.runs(protocol, "ROLLBACK"), lead+"C(ROLLBACK) Z(I)")
+	})
+	t.Run("described", func(t *testing.T) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		equal(t, "portal", c.run(pgtest.Parse("", "BEGIN"), pgtest.Bind("", ""), pgtest.DescribePortal(""), pgtest.Execute("", 0), pgtest.Sync()), "1 2 n C(BEGIN) Z(T)")
+		equal(t, "statement", c.run(pgtest.Parse("", "COMMIT"), pgtest.DescribeStatement(""), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync()), "1 t n 2 C(COMMIT) Z(I)")
+	})
+	t.Run("pipelined", func(t *testing.T) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		r.forgetAll()
+		c.send(pgtest.Query("BEGIN"), pgtest.Query("INSERT INTO t VALUES (1)"), pgtest.Query("COMMIT"))
+		equal(t, "answers", c.ready(3), "C(BEGIN) Z(T) C(INSERT 0 1) Z(T) C(COMMIT) Z(I)")
+		equal(t, "sent", r.p().got(), "Q BEGIN | Q INSERT INTO t VALUES (1) | Q COMMIT")
+	})
+	t.Run("due", func(t *testing.T) {
+		r := newRig(t, withoutB, withTarget(func(t *Target) { t.BeginDefer = 5 * time.Millisecond }))
+		c := r.client()
+		r.forgetAll()
+		c.query("BEGIN READ ONLY")
+		await(t, "the BEGIN is sent", func() bool { return r.p().ran("BEGIN READ ONLY") == 1 })
+		equal(t, "then", c.query("SELECT 1"), "T D(primary) C(SELECT 1) Z(T)")
+		equal(t, "once", r.ran("BEGIN READ ONLY"), "primary=1")
+		equal(t, "commit", c.query("COMMIT"), "C(COMMIT) Z(I)")
+	})
+	t.Run("not deferred", func(t *testing.T) {
+		r := newRig(t, withoutB, withTarget(func(t *Target) { t.BeginDefer = 0 }))
+		c := r.client()
+		c.query("BEGIN")
+		equal(t, "sent", r.ran("BEGIN"), "primary=1")
+	})
+}
+
+// TestReadOnlyTransaction: on one standby for the whole of it; a write in it fails it there as well.
+func TestReadOnlyTransaction(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		c.query("SELECT 1")
+		r.forgetAll()
+		c.runs(protocol, "BEGIN READ ONLY")
+		c.runs(protocol, "SELECT 1")
+		equal(t, "a write", c.runs(protocol, "INSERT INTO t VALUES (1)"), "E(ERROR 25006 pgweir) Z(E)")
+		if got := r.a().got(); !strings.Contains(got, "B  "+reservedStatement+" | S") {
+			t.Errorf("the standby's transaction was not failed: %s", got)
+		}
+		c.query("ROLLBACK")
+		equal(t, "never ran", r.ran("INSERT INTO t VALUES (1)"), "never")
+		equal(t, "goes on", c.query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
+	})
+}
