@@ -212,6 +212,9 @@ func (c *configCall) harmless() bool {
 	return !changesNames(c.name)
 }
 
+// maxConfigCall is how many tokens a call of set_config may have to be looked into.
+const maxConfigCall = 256
+
 // configCall reads the call of set_config whose parenthesis is the token at hand, without
 // moving; false when its last argument is no constant.
 func (p *parser) configCall() (c configCall, ok bool) {
@@ -221,7 +224,8 @@ func (p *parser) configCall() (c configCall, ok bool) {
 		tokens int
 	}
 	depth := 0
-	for arg := 0; ; ahead.next(&t) {
+	for arg, n := 0, 0; n < maxConfigCall; ahead.next(&t) {
+		n++
 		switch t.kind {
 		case tokEOF, tokError, tokSemi:
 			return c, false
@@ -244,6 +248,7 @@ func (p *parser) configCall() (c configCall, ok bool) {
 		}
 		args[arg].tokens++
 	}
+	return c, false
 }
 
 // config makes a configCall of its three arguments and the number of tokens in each.

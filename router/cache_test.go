@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // ormSelect is a statement as object-relational mappers write them, about 1.6 KB long.
@@ -329,5 +330,26 @@ func TestJoin(t *testing.T) {
 	}
 	if Join(nil, nil) != nil {
 		t.Error("Join of nothing is something")
+	}
+}
+
+func TestHostileTexts(t *testing.T) {
+	env := &Env{Database: "shop", Catalog: shopCatalog(), StdStrings: true, Path: shopPath}
+	for name, part := range map[string]string{
+		"set_config": "set_config(", "listen": "LISTEN a;", "cte": "WITH a AS (", "parens": "(", "dollar": "$a$ $b$ $c", "comment": "/*", "string": "'a'\n",
+		"call": "f(", "select": "SELECT * FROM (", "case": "CASE WHEN ", "atomic": "CREATE FUNCTION f() BEGIN ATOMIC CASE ", "prepare": "PREPARE a AS ",
+		"do": "DO 'x';", "explain": "EXPLAIN ", "set": "SET a = b;", "union": "SELECT 1 UNION ", "ctes": "a AS (TABLE t), ", "u": `U&"x" `, "cast": "a::", "dots": "a.",
+	} {
+		for _, head := range []string{"", "SELECT ", "WITH ", "CREATE FUNCTION f() BEGIN ATOMIC "} {
+			text := []byte(head + strings.Repeat(part, 300_000/len(part)))
+			start := time.Now()
+			parse(text, env)
+			shape(nil, text, true)
+			Split(text, true)
+			leadingHint(text)
+			if d := time.Since(start); d > 15*time.Second {
+				t.Errorf("300 KB of %q behind %q take %v", name, head, d)
+			}
+		}
 	}
 }

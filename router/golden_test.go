@@ -25,7 +25,7 @@ type goldenCase struct {
 // behind it. Lines that start with "# " between cases are comments, lines that start with "@"
 // set what the cases behind them run with: "@catalog none|shop", "@path a, b", "@temp on|off",
 // "@std on|off", "@unsafe on|off".
-func readGolden(t *testing.T, file string) []goldenCase {
+func readGolden(t testing.TB, file string) []goldenCase {
 	t.Helper()
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -56,7 +56,7 @@ func readGolden(t *testing.T, file string) []goldenCase {
 }
 
 // goldenDirective changes env as a line with "@" says.
-func goldenDirective(t *testing.T, env *Env, line string) {
+func goldenDirective(t testing.TB, env *Env, line string) {
 	t.Helper()
 	key, value, _ := strings.Cut(line[1:], " ")
 	switch key {

@@ -171,9 +171,13 @@ func (p *parser) unknown() {
 	p.primary(ReasonUnknownName, MarkWrite, 0)
 }
 
+// maxSight is how many common table expressions are looked through for a name; in a text with
+// more of them the later ones count as relations.
+const maxSight = 500
+
 // inSight reports whether name is a common table expression that may be read here.
 func (p *parser) inSight(name string) bool {
-	for _, c := range p.ctes {
+	for _, c := range p.ctes[:min(len(p.ctes), maxSight)] {
 		if c == name {
 			return true
 		}

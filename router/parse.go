@@ -22,6 +22,7 @@ type parser struct {
 	reads   bool // a statement of class read
 	// A primary verdict came from LOCK … ACCESS SHARE, and from anything else.
 	lockShare, otherPrimary bool
+	pins                    uint32 // by Pin: those that the text takes so far
 	stack                   []level
 	ctes                    []string
 }
@@ -261,11 +262,10 @@ func (p *parser) pin(pin Pin) {
 	if p.body {
 		p.flag(FlagOpaque)
 	}
-	for i := range p.unit.Effects {
-		if p.unit.Effects[i].Kind == EffectPin && p.unit.Effects[i].Pin == pin {
-			return
-		}
+	if p.explain || p.body || p.pins&(1<<pin) != 0 {
+		return
 	}
+	p.pins |= 1 << pin
 	p.effect(Effect{Kind: EffectPin, Pin: pin})
 }
 

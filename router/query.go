@@ -67,11 +67,18 @@ func (p *parser) query(parens bool) {
 	p.stack = p.stack[:base]
 }
 
+// maxDepth is how many levels are told apart; PostgreSQL's own parser takes no more.
+const maxDepth = 10000
+
 // step handles one token, or one construct of several; false at the end.
 func (p *parser) step(base int, parens bool) bool {
 	lv := p.top()
 	start := lv.start
 	lv.start = false
+	if len(p.stack) > maxDepth {
+		p.unparsed()
+		p.skipStatement()
+	}
 	switch p.tok.kind {
 	case tokEOF, tokError, tokSemi:
 		return false
