@@ -5,9 +5,13 @@ import "time"
 // DefaultTrustWindow is how old evidence about a node may be when nothing else is configured.
 const DefaultTrustWindow = 500 * time.Millisecond
 
-// started is the zero of Clock. It is fixed when the process starts and never written again.
+// started is a fixed point of the monotonic clock, never written again.
 var started = time.Now()
 
-// Clock is the time since the process started in nanoseconds, by the monotonic clock; it is never
-// zero or negative, goes on while the process is stopped, and is not comparable between processes.
-func Clock() int64 { return int64(time.Since(started)) + 1 }
+// clockBase keeps Clock above zero also where time runs from another origin, as in the bubbles of
+// testing/synctest, which begin in the year 2000.
+const clockBase = int64(1) << 61
+
+// Clock is the monotonic clock in nanoseconds. Only differences mean anything, and only within the
+// process; it is always above zero, and goes on while the process is stopped.
+func Clock() int64 { return clockBase + int64(time.Since(started)) }
