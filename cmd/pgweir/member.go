@@ -99,7 +99,8 @@ func (m *member) healthConfig(cfg *Config) (health.Config, error) {
 	hc.ProbeInterval, hc.ProbeTimeout, hc.Fall, hc.Rise = cl.Probe.Interval, cl.Probe.Timeout, cl.Probe.Fall, cl.Probe.Rise
 	hc.TrustWindow, hc.StartupGrace, hc.PrimaryRequire = cl.TrustWindow, cl.StartupGrace, cl.PrimaryRequire
 	hc.SamplingMinInterval, hc.MaxLagBytes, hc.MaxLagTime = cl.SamplingInterval, cl.MaxLag.Bytes, cl.MaxLag.Time
-	hc.DiscoveryForget = cl.DiscoveryForget
+	hc.StandbyInterval, hc.FreshInterval = cl.Probe.StandbyInterval, cl.Probe.FreshInterval
+	hc.DiscoveryInterval, hc.DiscoveryForget = cl.DiscoveryInterval, cl.DiscoveryForget
 	return hc, nil
 }
 

@@ -70,10 +70,12 @@ func mask(s string) string {
 }
 
 // restartKeys match the keys that are read once, when the process starts: its sockets, what it
-// remembers on disk, and what the monitors are built with. Everything else changes at a reload.
+// remembers on disk, what the monitors, the pools and the admission of clients are built with.
+// Everything else changes at a reload.
 var restartKeys = []*regexp.Regexp{
 	regexp.MustCompile(`^listen\[\d+\]\.addr$`),
-	regexp.MustCompile(`^(admin|state_dir|log|zone)(\.|$)`),
+	regexp.MustCompile(`^(admin|auth|state_dir|log|zone|failover|client_login_timeout|max_client_conn|drain_timeout)(\.|$)`),
+	regexp.MustCompile(`^(hold\.max|server_connect_timeout|server_idle_timeout|server_lifetime)$`),
 	regexp.MustCompile(`^clusters\.("[^"]*"|[^.]+)\.(nodes|discover|monitor|server_tls|trust_window|probe|sampling|max_lag|primary|startup|discovery|routing)(\.|\[|$)`),
 }
 
@@ -95,7 +97,11 @@ type Reloaded struct {
 // and with it the databases that name it.
 func Reload(running, next *Config) Reloaded {
 	merged := *next
-	merged.Admin, merged.StateDir, merged.Log, merged.Zone = running.Admin, running.StateDir, running.Log, running.Zone
+	merged.Admin, merged.Auth, merged.StateDir, merged.Log, merged.Zone = running.Admin, running.Auth, running.StateDir, running.Log, running.Zone
+	merged.UnknownSQLState, merged.ClientLoginTimeout = running.UnknownSQLState, running.ClientLoginTimeout
+	merged.MaxClientConn, merged.DrainTimeout, merged.Hold.Max = running.MaxClientConn, running.DrainTimeout, running.Hold.Max
+	merged.Pool = running.Pool
+	merged.Pool.WaitTimeout = next.Pool.WaitTimeout
 	merged.Listen = keepListeners(running.Listen, next.Listen)
 	merged.Clusters = make([]*Cluster, len(running.Clusters))
 	for i, old := range running.Clusters {
