@@ -174,6 +174,14 @@ func TestForeignBody(t *testing.T) {
 	}
 }
 
+// all returns the refs of c, none for nil.
+func (c *code) all() []ref {
+	if c == nil {
+		return nil
+	}
+	return c.refs
+}
+
 // FuzzBody: no text makes the scanners fail, and appending to a text takes nothing away: a
 // statement that leaves state does so whatever stands before its semicolon.
 func FuzzBody(f *testing.F) {

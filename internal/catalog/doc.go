@@ -28,7 +28,9 @@
 // BEGIN ATOMIC bodies) are read from their pg_node_tree text, which names functions and
 // relations by oid: exact. Bodies kept as text are scanned for names; a bare name there
 // stands for every function or relation of that name in any schema, because the path it
-// will run with is not known. That can only make a verdict more careful.
+// will run with is not known. That can only make a verdict more careful. What text does not
+// name is not followed: attribute notation (t.f for f(t)), casts other than "::", functions
+// of operator classes and text search.
 //
 // # Rights
 //

@@ -44,6 +44,8 @@ var pathSettings = []string{
 	`pg_catalog, public`,
 	`public, pg_catalog`,
 	`pg_temp, public`,
+	`missing, s_nobody, pg_temp, public`,
+	`pg_catalog, pg_temp`,
 	`public, pg_temp, "$user"`,
 	`public, public, "$user", "$user"`,
 	`"P Quoted, ""x""", missing, information_schema`,
@@ -54,14 +56,10 @@ var pathSettings = []string{
 	`pg_toast`,
 }
 
-// query returns the rows of the last statement, or the error.
-func query(t *testing.T, conn *pgconn.PgConn, sql string) ([][][]byte, error) {
+// query returns the results of all statements, or the error.
+func query(t *testing.T, conn *pgconn.PgConn, sql string) ([]*pgconn.Result, error) {
 	t.Helper()
-	results, err := conn.Exec(t.Context(), sql).ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	return results[len(results)-1].Rows, nil
+	return conn.Exec(t.Context(), sql).ReadAll()
 }
 
 // TestPathIsTheServers compares resolved paths with current_schemas on a real server, for
@@ -87,8 +85,9 @@ func TestPathIsTheServers(t *testing.T) {
 		}
 		for _, role := range pathRoles {
 			for _, setting := range pathSettings {
-				rows, err := query(t, conn, fmt.Sprintf(`BEGIN; SELECT set_config('search_path', %s, true); SET LOCAL ROLE %s;
-					SELECT s FROM unnest(current_schemas(true)) WITH ORDINALITY u(s, n) WHERE s !~ '^pg_temp' ORDER BY n`,
+				results, err := query(t, conn, fmt.Sprintf(`BEGIN; SELECT set_config('search_path', %s, true); SET LOCAL ROLE %s;
+					SELECT s FROM unnest(current_schemas(true)) WITH ORDINALITY u(s, n) WHERE s !~ '^pg_temp' ORDER BY n;
+					SELECT coalesce(current_schema() ~ '^pg_temp', false)`,
 					quote(setting, "'"), quote(role, `"`)))
 				p := d.Path(role, setting, temp)
 				switch {
@@ -98,8 +97,11 @@ func TestPathIsTheServers(t *testing.T) {
 					t.Errorf("%s, %s: no path", role, setting)
 				case err == nil:
 					var want []string
-					for _, row := range rows {
+					for _, row := range results[len(results)-2].Rows {
 						want = append(want, string(row[0]))
+					}
+					if first := string(results[len(results)-1].Rows[0][0]); first == "t" != p.CreateTemp {
+						t.Errorf("%s, %s: CREATE makes a temporary relation: %v", role, setting, !p.CreateTemp)
 					}
 					if strings.Join(p.Schemas, "|") != strings.Join(want, "|") || p.Temp != temp {
 						t.Errorf("%s, %s: got %q, want %q", role, setting, p.Schemas, want)

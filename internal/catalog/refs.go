@@ -70,14 +70,6 @@ func (c *code) seal() *code {
 	return &code{flags: c.flags, refs: slices.Clone(c.refs)}
 }
 
-// all returns the refs of c, none for nil.
-func (c *code) all() []ref {
-	if c == nil {
-		return nil
-	}
-	return c.refs
-}
-
 // compare orders two numbers.
 func compare(a, b uint32) int {
 	switch {
