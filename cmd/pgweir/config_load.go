@@ -104,6 +104,9 @@ func (s *Source) Load() (*Config, error) {
 	s.overlay(d, root)
 	c := DefaultConfig()
 	schema(c, dir).decode(d, root, "")
+	if d.nodes["listen"] == nil {
+		c.Listen[0].TLS = c.TLS // as every listener that the file names starts from it
+	}
 	validate(d, c)
 	if err := d.all(); err != nil {
 		return nil, err
