@@ -37,9 +37,6 @@ type token struct {
 	end   int
 }
 
-// literal reports whether the token is a constant or a parameter.
-func (t *token) literal() bool { return t.kind >= tokString && t.kind <= tokParam }
-
 // str reports whether the token is a character string constant.
 func (t *token) str() bool { return t.kind == tokString || t.kind == tokTimeWord }
 
