@@ -145,6 +145,10 @@ func (b *book) answered(id int, o *observation, now int64) []Event {
 	if f == nil {
 		return nil
 	}
+	var events []Event
+	if lacks := o.can.lacking(); lacks != "" && (f.obs == nil || f.obs.can != o.can) {
+		events = append(events, Event{Kind: EventCapability, Node: f.cfg.name(), Text: "cannot be asked for " + lacks})
+	}
 	before := f.trusted(now, b.cfg.TrustWindow)
 	f.answered(o, b.cfg.Rise, now)
 	received := f.received
@@ -152,7 +156,7 @@ func (b *book) answered(id int, o *observation, now int64) []Event {
 	b.dirty = b.dirty || f.received != received
 	b.advanceFlush(f, o.flush, o.timeline)
 	b.show(f, before, now)
-	return b.learnFork(f, o)
+	return append(events, b.learnFork(f, o)...)
 }
 
 // learnFork completes a line that was accepted before its history was read.

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -524,7 +523,7 @@ func TestFenceHistories(t *testing.T) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
-	t.Log(fmt.Sprintf("%d samples, %d failovers, %d reads on fresh standbys, %d reads covered", moved[0], moved[1], moved[2], moved[3]))
+	t.Logf("%d samples, %d failovers, %d reads on fresh standbys, %d reads covered", moved[0], moved[1], moved[2], moved[3])
 	for i, n := range moved {
 		if n < runs/4 {
 			t.Errorf("the histories try too little of thing %d: %d in %d runs", i, n, runs)

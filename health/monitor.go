@@ -242,6 +242,9 @@ func (m *Monitor) step() {
 
 	m.mu.Lock()
 	b := m.mu.book
+	if v.accept == nil && m.mu.saveErr == "" {
+		b.ordained = 0 // an order is for now: it must not strike when the node comes back one day
+	}
 	events = append(events, b.commit(v, now)...)
 	m.fence.setLine(b.line.primary, b.line.Timeline)
 	snap := b.snapshot(v, now, &m.fence)
@@ -294,7 +297,7 @@ const saveEvery = int64(5 * time.Second)
 func (m *Monitor) save(now int64, last bool) {
 	m.mu.Lock()
 	b := m.mu.book
-	if !b.dirty || !b.line.known() || !last && now-m.mu.savedAt < saveEvery {
+	if !b.dirty || !last && now-m.mu.savedAt < saveEvery {
 		m.mu.Unlock()
 		return
 	}

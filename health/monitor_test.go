@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -476,7 +475,10 @@ func TestMonitorMemory(t *testing.T) {
 			t.Errorf("timeline %d, unconfirmed %v", r.Snapshot().Timeline, r.Snapshot().Unconfirmed)
 		}
 
-		r.store.path = filepath.Join(dir, "gone", "fake.json")
+		away := dir + ".away"
+		if err := os.Rename(dir, away); err != nil {
+			t.Fatal(err)
+		}
 		nodes["a"].set(func(f *fakeNode) {
 			f.observation, f.refuse, f.start = fakeStandby(3).observation, nil, 7
 		})
@@ -488,7 +490,9 @@ func TestMonitorMemory(t *testing.T) {
 		if s := r.Snapshot(); !strings.Contains(s.Why, "cannot be remembered") || r.happened(EventMemory) == 0 {
 			t.Errorf("why %s", s.Why)
 		}
-		r.store.path = filepath.Join(dir, "fake.json")
+		if err := os.Rename(away, dir); err != nil {
+			t.Fatal(err)
+		}
 		r.after(time.Second)
 		r.expect(t, "a")
 	})
@@ -571,6 +575,39 @@ func TestMonitorOrders(t *testing.T) {
 		}
 		ok(r.AdoptCluster())
 		r.expect(t, "b")
+	})
+}
+
+// TestMonitorAcceptOlder: a person may insist on a primary that a standby has left.
+func TestMonitorAcceptOlder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		r := startRig(t, trio(), func(c *Config) { c.StateDir = dir })
+		defer r.stop()
+		r.after(time.Second)
+		r.nodes["c"].set(func(f *fakeNode) { f.timeline, f.follows = 2, 2 })
+		r.after(time.Second)
+		r.expect(t, "")
+		if why := r.Snapshot().Why; !strings.Contains(why, "c follows timeline 2") {
+			t.Errorf("why: %s", why)
+		}
+		if err := r.Accept("a"); err != nil {
+			t.Fatal(err)
+		}
+		r.after(time.Second)
+		r.expect(t, "a")
+		if n := r.Snapshot().Named("c"); n.State != StateLagging {
+			t.Errorf("c: %s", n.State)
+		}
+		// An order about a node that dies before it is carried out does not wait for its return.
+		if err := r.AdoptCluster(); err != nil {
+			t.Fatal(err)
+		}
+		r.after(300 * time.Millisecond)
+		m, err := r.store.load()
+		if err != nil || m.Node == "" && m.Timeline != 0 {
+			t.Errorf("memory after ADOPT CLUSTER: %+v %v", m, err)
+		}
 	})
 }
 
@@ -660,6 +697,9 @@ func TestMonitorCapabilities(t *testing.T) {
 		defer r.stop()
 		s := r.after(time.Second)
 		r.expect(t, "a")
+		if r.happened(EventCapability) != 3 {
+			t.Errorf("%d events about what cannot be asked", r.happened(EventCapability))
+		}
 		if s.Positions || s.Named("b").State != StateUp {
 			t.Errorf("positions %v, b %s %s", s.Positions, s.Named("b").State, s.Named("b").Detail)
 		}
@@ -703,130 +743,5 @@ pgweir_split_brain{cluster="x"} 1
 	m.forget("x", "n")
 	if n := testutil.CollectAndCount(m.role); n != 0 {
 		t.Errorf("%d series of a forgotten node", n)
-	}
-}
-
-// fakeDNS answers look-ups.
-type fakeDNS struct {
-	mu    sync.Mutex
-	addrs []string
-	srv   []*net.SRV
-	err   error
-}
-
-// LookupNetIP answers with the addresses.
-func (d *fakeDNS) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var out []netip.Addr
-	for _, a := range d.addrs {
-		out = append(out, netip.MustParseAddr(a))
-	}
-	return out, d.err
-}
-
-// LookupSRV answers with the records.
-func (d *fakeDNS) LookupSRV(context.Context, string, string, string) (string, []*net.SRV, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.srv) == 0 {
-		return "", nil, &net.DNSError{Err: "no such host", IsNotFound: true}
-	}
-	return "", d.srv, d.err
-}
-
-// TestMonitorDiscovery: every address a node; empty and failed answers change nothing.
-func TestMonitorDiscovery(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dns := &fakeDNS{addrs: []string{"10.0.0.2", "10.0.0.1", "::ffff:10.0.0.1"}}
-		set := func(err error, addrs ...string) {
-			dns.mu.Lock()
-			dns.addrs, dns.err = addrs, err
-			dns.mu.Unlock()
-		}
-		nodes := fakeNet{"10.0.0.1": fakePrimary(1), "10.0.0.2": fakeStandby(1), "10.0.0.3": fakeStandby(1)}
-		r := startRig(t, nodes, func(c *Config) { c.Discover = "dns://pg.svc:5433"; c.Resolver = dns })
-		defer r.stop()
-		s := r.after(time.Second)
-		r.expect(t, "10.0.0.1:5433")
-		if len(s.Nodes) != 2 || s.Nodes[1].Host != "pg.svc" || s.Nodes[1].Addr != "10.0.0.2:5433" {
-			t.Fatalf("%d nodes: %+v", len(s.Nodes), s.Nodes[1])
-		}
-		set(errors.New("server failure"))
-		r.after(10 * time.Second)
-		set(nil)
-		if s = r.after(10 * time.Second); len(s.Nodes) != 2 || s.Nodes[0].State != StateUp {
-			t.Fatalf("an empty or failed answer changed something: %d nodes, %s", len(s.Nodes), s.Nodes[0].State)
-		}
-		set(nil, "10.0.0.1", "10.0.0.3")
-		s = r.after(6 * time.Second)
-		if n := s.Named("10.0.0.2:5433"); n == nil || n.State != StateDraining || s.Named("10.0.0.3:5433") == nil {
-			t.Fatalf("nodes after a change: %+v", n)
-		}
-		if err := r.Forget("10.0.0.2:5433"); err != nil {
-			t.Fatal(err)
-		}
-		if s = r.after(time.Second); s.Named("10.0.0.2:5433") != nil {
-			t.Error("FORGET did not")
-		}
-		// A failed probe looks again before the interval is over.
-		set(nil, "10.0.0.1", "10.0.0.2", "10.0.0.3")
-		r.after(1500 * time.Millisecond)
-		nodes["10.0.0.3"].crash()
-		if s = r.after(300 * time.Millisecond); s.Named("10.0.0.2:5433") == nil {
-			t.Error("a failure did not start a look-up")
-		}
-	})
-}
-
-// TestDiscoverSRV: records name their own ports.
-func TestDiscoverSRV(t *testing.T) {
-	dns := &fakeDNS{srv: []*net.SRV{{Target: "b.svc.", Port: 6000}, {Target: "a.svc.", Port: 5432}, {Target: "a.svc.", Port: 5432}}, addrs: []string{"10.0.0.9"}}
-	for name, want := range map[string]string{
-		"dns://_pg._tcp.svc": "a.svc:5432 b.svc:6000",
-		"dns://pg.svc":       "a.svc:5432 b.svc:6000",
-		"dns://pg.svc:5433":  "10.0.0.9:5433",
-	} {
-		src, err := parseDiscover(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		nodes, err := src.lookup(t.Context(), dns)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		for _, n := range nodes {
-			got = append(got, n.addr())
-		}
-		if strings.Join(got, " ") != want {
-			t.Errorf("%s: %s, not %s", name, got, want)
-		}
-	}
-}
-
-// TestConfig: all that is wrong, at once.
-func TestConfig(t *testing.T) {
-	good := DefaultConfig()
-	good.Cluster, good.Login.User = "c", "u"
-	node, err := NodeAt("[::1]:5433")
-	if err != nil || node.Host != "::1" || node.Port != 5433 || node.addr() != "[::1]:5433" {
-		t.Fatalf("%+v %v", node, err)
-	}
-	good.Nodes = []NodeConfig{node}
-	if err := good.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	bad := Config{Discover: "patroni://x", PrimaryRequire: "all", Login: Login{SSLMode: "maybe"}, Nodes: []NodeConfig{{Host: "a", Port: 70000, Weight: -1}, {}}}
-	text := bad.Validate().Error()
-	for _, want := range []string{"cluster", "dns://name:port", "monitor.user", "sslmode", "probe.interval", "probe.fall", "primary.require", "port 70000", "weight", "nodes[1]: no host", "trust_window"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no word of %s in:\n%s", want, text)
-		}
-	}
-	for _, addr := range []string{"", ":5432", "a:0", "a:x"} {
-		if _, err := NodeAt(addr); err == nil {
-			t.Errorf("%q is an address", addr)
-		}
 	}
 }

@@ -1,6 +1,9 @@
 package health
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // capability is one group of things that a server can be asked, found out at first contact.
 type capability uint16
@@ -16,6 +19,28 @@ const (
 	canSettings                            // pg_db_role_setting
 	allCapabilities = canIdentity | canPositions | canTimeline | canReceiver | canControl | canSnapshot | canSettings
 )
+
+// lacking names what is missing in c, "" for nothing.
+func (c capability) lacking() string {
+	var parts []string
+	for _, k := range []struct {
+		one  capability
+		name string
+	}{
+		{canIdentity, "the system identifier"},
+		{canPositions, "WAL positions"},
+		{canTimeline, "the primary's timeline"},
+		{canReceiver, "the WAL receiver"},
+		{canControl, "the control file"},
+		{canSnapshot, "transaction snapshots"},
+		{canSettings, "role settings"},
+	} {
+		if c&k.one == 0 {
+			parts = append(parts, k.name)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
 
 // fork is where a timeline of a history ended.
 type fork struct {

@@ -22,7 +22,7 @@ func (m *Monitor) Quarantine(node string) error {
 }
 
 // Accept says that a writable node is the cluster's primary, whatever the rules make of it: its
-// timeline becomes the line, and other nodes that are writable now are quarantined until they come
+// timeline becomes the line, even one that others have left for a higher one, and other nodes that are writable now are quarantined until they come
 // back as standbys. Of a standby it lifts the quarantine.
 func (m *Monitor) Accept(node string) error {
 	return m.order(node, "ACCEPT", func(b *book, f *facts) error { return b.ordain(f, Clock()) })
@@ -45,6 +45,9 @@ func (b *book) ordain(f *facts, now int64) error {
 		if o != f && o.obs.writable() {
 			o.outvoted = true
 		}
+		if o.obs != nil && o.obs.timeline > f.obs.timeline {
+			o.member = false // whatever it follows is not this cluster's line, by the person's word
+		}
 		// What the others received is measured against this line from now on.
 		if o.received.Timeline >= f.obs.timeline {
 			o.received, o.replayed = mark{}, mark{}
@@ -59,8 +62,9 @@ func (b *book) ordain(f *facts, now int64) error {
 func (m *Monitor) AdoptCluster() error {
 	m.mu.Lock()
 	b := m.mu.book
-	b.line, b.pending, b.dirty = line{}, false, false
+	b.line, b.pending, b.dirty = line{}, false, true
 	b.since = Clock()
+	m.mu.savedAt = 0
 	clear(b.absent)
 	for _, f := range b.nodes {
 		f.member, f.watched, f.rival, f.outvoted = false, false, false, false

@@ -109,7 +109,7 @@ func (f *facts) identify(o *observation) {
 		f.severalT = fmt.Sprintf("answers for several servers (started %s%s and %s%s); name the servers themselves, or discover: dns://%s",
 			microseconds(cur.start), inBrackets(cur.server), microseconds(o.start), inBrackets(o.server), f.cfg.addr())
 		f.starts[0], f.starts[1] = seenStart{o.start, o.server, o.sent}, f.starts[0]
-	case o.sent > cur.sent:
+	case o.sent >= cur.sent:
 		f.starts[0], f.starts[1] = seenStart{o.start, o.server, o.sent}, f.starts[0]
 	}
 }

@@ -268,9 +268,15 @@ func (w *watcher) freshLoop(ctx context.Context) {
 	}
 }
 
+// freshPatience is how many probe time-outs a new connection may take: a busy server is slow to let
+// somebody in, and it is one that lets nobody in which is looked for.
+const freshPatience = 5
+
 // freshOnce logs in, probes and hangs up.
 func (w *watcher) freshOnce(ctx context.Context) error {
-	l, err := w.dial(ctx)
+	dctx, cancel := context.WithTimeout(ctx, freshPatience*w.m.cfg.ProbeTimeout)
+	defer cancel()
+	l, err := w.m.dialer.dial(dctx, w.node)
 	if err != nil {
 		return err
 	}
