@@ -51,13 +51,13 @@ func (r *routing) choose() choice {
 	return c
 }
 
-// heldOnly is the standby that the session keeps to, nil when it may take any.
+// heldOnly is the standby that the session keeps to: it is fresh or may be soon. nil when any will do.
 func (r *routing) heldOnly() *health.Node {
 	if !r.view.Sticky || r.view.Held == nil {
 		return nil
 	}
 	for _, n := range r.snap.Nodes {
-		if n.Live == r.view.Held.Live && r.readable(n) {
+		if n.Live == r.view.Held.Live && r.readable(n) && (r.fresh(n) || r.maySoon(n)) {
 			return n
 		}
 	}

@@ -71,7 +71,8 @@ type View struct {
 	Avoid         uint64       // bit set of node IDs (mod 64) already tried for this unit
 	Held          *health.Node // a standby lease at hand, preferred when it is as good as another
 	// Sticky: the lease on Held is the session's alone, and another standby costs a new
-	// connection: as long as Held may be read, no other standby is looked at.
+	// connection: as long as Held is fresh, or may be within FreshnessWait, no other standby is
+	// looked at.
 	Sticky bool
 }
 
