@@ -22,6 +22,25 @@ func state(ms []pgtest.Message) string {
 	return ""
 }
 
+// settled returns when a standby answers a read of a table: pgweir's view of the catalog has the
+// table then, and a sample of the primary covers every write so far. Before that a read rightly
+// waits for the primary, which is about to die.
+func settled(t testing.TB, c *localpg.Cluster, p *Proxy, table string) {
+	t.Helper()
+	must(t, c.WaitReplayed(t.Context()))
+	eventually(t, 20*time.Second, func() error {
+		cl, err := pgtest.Connect(pgtest.ClientConfig{Addr: p.Addr, User: appUser, Password: appPassword, Database: appDatabase})
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		if n := askPort(t, c, cl, "SELECT node_port(), count(*) FROM "+table); n == c.Nodes[0] {
+			return fmt.Errorf("no standby answers: %s", ask(t, cl, "SHOW pgweir.last_route"))
+		}
+		return nil
+	})
+}
+
 // promote makes n the primary, as a person would, and points the others at it.
 func promote(t testing.TB, c *localpg.Cluster, n *localpg.Node) {
 	t.Helper()
@@ -41,13 +60,13 @@ func TestFailover(t *testing.T) {
 	old, next := c.Nodes[0], c.Nodes[1]
 	setup := p.Client(t)
 	ask(t, setup, "CREATE TABLE f (id int PRIMARY KEY, v text); INSERT INTO f VALUES (1, 'one')")
-	must(t, c.WaitReplayed(t.Context()))
+	settled(t, c, p, "f")
 	idle, reader, writer, inTx, committing := p.Client(t), p.Client(t), p.Client(t), p.Client(t), p.Client(t)
 	ask(t, idle, "SELECT count(*) FROM f")
 	if n := askPort(t, c, writer, "INSERT INTO f VALUES (2, 'two') RETURNING node_port()"); n != old {
 		t.Fatalf("%s answered a write", n.Name)
 	}
-	must(t, c.WaitReplayed(t.Context()))
+	settled(t, c, p, "f")
 	ask(t, inTx, "BEGIN; INSERT INTO f VALUES (3, 'lost')")
 	// A statement in flight that could commit: it sleeps on the primary until that dies.
 	must(t, committing.Send(pgtest.Query("INSERT INTO f SELECT 4, pg_sleep(120)::text")))
@@ -58,6 +77,7 @@ func TestFailover(t *testing.T) {
 		}
 		return err
 	})
+	settled(t, c, p, "f")
 	must(t, old.Kill9())
 
 	// Reads go on while there is no primary.
@@ -152,7 +172,7 @@ func TestOldPrimaryReturnsWritable(t *testing.T) {
 	old, next := c.Nodes[0], c.Nodes[1]
 	cl := p.Client(t)
 	ask(t, cl, "CREATE TABLE f (id int)")
-	must(t, c.WaitReplayed(t.Context()))
+	settled(t, c, p, "f")
 	must(t, old.Kill9())
 	promote(t, c, next)
 	ask(t, cl, "INSERT INTO f VALUES (1)")
@@ -181,7 +201,7 @@ func TestHungPrimary(t *testing.T) {
 	old, next := c.Nodes[0], c.Nodes[1]
 	cl := p.Client(t)
 	ask(t, cl, "CREATE TABLE f (id int)")
-	must(t, c.WaitReplayed(t.Context()))
+	settled(t, c, p, "f")
 	reader := p.Client(t)
 	must(t, old.Pause())
 	eventually(t, 10*time.Second, func() error {
@@ -204,18 +224,10 @@ func TestHoldEnds(t *testing.T) {
 	p := StartProxy(t, c, proxyConfig{Extra: "hold: {timeout: 1s}\n"})
 	cl := p.Client(t)
 	ask(t, cl, "CREATE TABLE f (id int)")
-	must(t, c.WaitReplayed(t.Context()))
+	settled(t, c, p, "f")
 	must(t, c.Nodes[0].Kill9())
-	for _, ms := range [][]pgtest.Message{{pgtest.Query("INSERT INTO f VALUES (1)")}, append(pgtest.Extended("INSERT INTO f VALUES (2)"), pgtest.Sync())} {
-		// Exchange counts the messages that end with a ReadyForQuery.
-		n := 0
-		for _, m := range ms {
-			if m.Type == 'Q' || m.Type == 'S' {
-				n++
-			}
-		}
-		must(t, cl.Send(ms...))
-		got, err := cl.ReadUntilReady(min(n, 1))
+	for _, ms := range [][]pgtest.Message{{pgtest.Query("INSERT INTO f VALUES (1)")}, pgtest.Extended("INSERT INTO f VALUES (2)")} {
+		got, err := cl.Exchange(ms...)
 		must(t, err)
 		if s := state(got); s != "57P03" {
 			t.Errorf("a write that waited in vain got %q: %v", s, pgtest.DescribeAll(got))
@@ -260,12 +272,15 @@ func TestTwoClusters(t *testing.T) {
 	})
 	login := func(db string) *pgtest.RawClient { return client(t, p.Addr, appUser, appPassword, db) }
 	first, alias, rest := login(appDatabase), login("alias"), login("elsewhere")
+	ask(t, login(appDatabase), "CREATE TABLE f (v text)")
+	ask(t, login("alias"), "CREATE TABLE f (v text)")
+	ask(t, login("elsewhere"), "CREATE TABLE f (v text)")
+	settled(t, one, p, "f")
 	for _, k := range []struct {
 		cl   *pgtest.RawClient
 		in   *localpg.Cluster
 		want string
 	}{{first, one, appDatabase}, {alias, two, appDatabase}, {rest, two, "elsewhere"}} {
-		ask(t, k.cl, "CREATE TABLE f (v text)")
 		if n := askPort(t, k.in, k.cl, "INSERT INTO f VALUES (current_database()) RETURNING node_port()"); n != k.in.Nodes[0] {
 			t.Errorf("%s: written on %s", k.want, n.Name)
 		}
@@ -273,7 +288,7 @@ func TestTwoClusters(t *testing.T) {
 			t.Errorf("in database %q, not %q", got, k.want)
 		}
 	}
-	must(t, one.WaitReplayed(t.Context()))
+	settled(t, one, p, "f")
 	before := epochs(t, p)
 	if len(before) != 2 {
 		t.Fatalf("metrics of the clusters: %v", before)

@@ -87,7 +87,7 @@ func pqPool(t *testing.T, db *sql.DB) {
 func pqCopy(t *testing.T, db *sql.DB) {
 	tx, err := db.Begin()
 	must(t, err)
-	in, err := tx.Prepare(pq.CopyIn("pq_t", "id", "v"))
+	in, err := tx.Prepare("COPY pq_t (id, v) FROM STDIN")
 	must(t, err)
 	for i := range 3000 {
 		_, err := in.Exec(5000+i, strings.Repeat("x", 50))

@@ -118,7 +118,8 @@ func (p *Proxy) yaml(cfg proxyConfig) string {
 	}
 	b.WriteString("clusters:\n")
 	for name, c := range cfg.Clusters {
-		fmt.Fprintf(&b, "  %s:\n    monitor: {user: pgweir, password: watcher}\n    nodes:\n", name)
+		// Tests share few cores with the servers: a node that answers late is not dead.
+		fmt.Fprintf(&b, "  %s:\n    monitor: {user: pgweir, password: watcher}\n    trust_window: 3s\n    probe: {timeout: 3s}\n    nodes:\n", name)
 		for _, n := range c.Nodes {
 			fmt.Fprintf(&b, "      - {name: %s, host: 127.0.0.1, port: %d}\n", n.Name, n.Port())
 		}
