@@ -25,6 +25,9 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 		u = c.unit
 	}
 	r.wrote = u != nil && c.executes && (u.Mark == router.MarkWrite && !u.OnlyTx || s.txWrote && u.Flags&router.FlagMayCommit != 0)
+	// A Sync that ends a flushed batch makes durable what that wrote, and shows what it read.
+	r.wrote = r.wrote || s.batch != nil && s.txWrote
+	r.marks = r.wrote || s.batch != nil || u != nil && u.Mark != router.MarkNone
 	hinted := try.decision.Reason == router.ReasonHint
 	r.net = standby && outside && !hinted
 	r.hold = r.net && u != nil && u.Flags&router.FlagCatalog != 0
@@ -229,6 +232,12 @@ func (s *session) lost(l *lease, cause error) {
 // settle takes over what a chunk that was answered has changed.
 func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) {
 	r := &s.relay
+	if r.failed && l.node.Role == health.RoleStandby && causeOf(r.code) == causeReadOnly && try.decision.Reason != router.ReasonHint && !s.txOnly {
+		s.cluster.metrics.misroutes.Inc()
+		if c.n > 0 && string(r.code[:]) == codeReadOnly {
+			s.learn(c)
+		}
+	}
 	s.client.Discard(c.n)
 	c.n = 0
 	s.settleStatements()
@@ -241,11 +250,10 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 		s.portal = nil
 		clear(s.portals)
 	}
-	if c.unit != nil && c.unit.Flags&router.FlagDDL != 0 && !r.failed {
-		s.cluster.Catalog.Invalidate(s.target.Database)
-	}
-	if r.failed && l.node.Role == health.RoleStandby && causeOf(r.code) == causeReadOnly && try.decision.Reason != router.ReasonHint && !s.txOnly {
-		s.cluster.metrics.misroutes.Inc()
+	if ddl := c.unit != nil && c.unit.Flags&router.FlagDDL != 0 && !r.failed; ddl || s.txDDL && s.st.tx == txIdle && s.batch == nil {
+		// Within a transaction the view is read before others can see the change: once more at its end.
+		s.txDDL = s.st.tx != txIdle || s.batch != nil
+		s.target.Marks.ddl.Store(s.cluster.Catalog.Invalidate(s.target.Database))
 	}
 	l.used = s.cluster.observe(c, l, s.decision, began, sentAt)
 }
@@ -260,6 +268,10 @@ func (s *session) settleTx(c *chunk, l *lease) {
 	}
 	s.deferred = deferral{}
 	chained := false
+	if len(r.effects) > 0 && !had && len(s.st.levels) == 0 {
+		s.st.push("") // the implicit transaction of a string or batch, which an error rolls back
+	}
+	s.batchFailed = s.batchFailed || r.failed
 	for i := range r.effects {
 		e := &r.effects[i]
 		chained = chained || e.AndChain
@@ -278,7 +290,8 @@ func (s *session) settleTx(c *chunk, l *lease) {
 		return
 	}
 	s.batch = nil
-	s.st.ready(r.status, r.tag == 'C', chained && had)
+	s.st.ready(r.status, r.tag == 'C' || !had && !s.batchFailed, chained && had)
+	s.batchFailed = false
 	if r.status == txIdle {
 		s.txLease, s.txWrote, s.txOnly = nil, false, false
 	} else {

@@ -29,13 +29,14 @@ type fakePG struct {
 	*pgtest.FakeNode
 	name string
 
-	mu       sync.Mutex
-	standby  bool
-	log      []string
-	counts   map[string]int
-	hooks    map[string]func(b *backendPG) error
-	startup  func(b *backendPG) error
-	backends []*backendPG
+	mu        sync.Mutex
+	standby   bool
+	log       []string
+	counts    map[string]int
+	hooks     map[string]func(b *backendPG) error
+	startup   func(b *backendPG) error
+	backends  []*backendPG
+	cancelled uint32
 }
 
 // newFakePG starts a node.
@@ -264,6 +265,10 @@ func (b *backendPG) message(m pgtest.Message) error {
 		return io.EOF
 	case 'Q':
 		sql, _ := str(m.Body)
+		if b.skip {
+			b.n.note("skipped Q")
+			return nil
+		}
 		b.n.note("Q " + sql)
 		return b.query(sql)
 	case 'S':
@@ -583,4 +588,16 @@ func (b *backendPG) copy(sql string) error {
 			return b.message(m)
 		}
 	}
+}
+
+// backendOf is a connection that fits.
+func (n *fakePG) backendOf(fits func(b *backendPG) bool) *backendPG {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, b := range n.backends {
+		if !b.closed && fits(b) {
+			return b
+		}
+	}
+	return nil
 }

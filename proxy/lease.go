@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -231,8 +232,11 @@ func (s *session) command(l *lease, sql string) error {
 	if err := r.run(); err != nil {
 		return err
 	}
-	if r.failed {
-		return &errReplay{}
+	switch {
+	case r.fatal != nil:
+		return errLeaseEnded
+	case r.failed:
+		return &errReplay{report: r.refusal}
 	}
 	return r.clientErr
 }
@@ -240,50 +244,59 @@ func (s *session) command(l *lease, sql string) error {
 // difference is the SQL that turns the settings from into the settings to. Role and session
 // authorisation are reset first and set last, since they decide what else may be set.
 func difference(from, to *settings) string {
-	var b strings.Builder
-	add := func(parts ...string) {
-		if b.Len() > 0 {
-			b.WriteString("; ")
-		}
-		for _, p := range parts {
-			b.WriteString(p)
-		}
-	}
-	identity := []string{"role", "session_authorization"}
-	changed := false
-	for _, name := range identity {
-		if _, ok := from.get(name); ok {
-			add("RESET ", settingName(name))
-			changed = true
-		}
-	}
+	var others []string
 	for _, name := range from.names {
-		if _, ok := to.get(name); !ok && name != "role" && name != "session_authorization" {
-			add("RESET ", settingName(name))
+		if _, ok := to.get(name); !ok && !isIdentity(name) {
+			others = append(others, "RESET "+settingName(name))
 		}
 	}
 	for _, name := range to.names {
 		value, _ := to.get(name)
-		if old, ok := from.get(name); (ok && old == value) || name == "role" || name == "session_authorization" {
-			continue
-		}
-		switch literal, ok := strings.CutPrefix(value, byFunction); {
-		case ok:
-			add("SELECT pg_catalog.set_config(", quoteLiteral(name), ", ", literal, ", false)")
-		case name == "timezone":
-			add("SET TIME ZONE ", value)
-		default:
-			add("SET ", settingName(name), " TO ", value)
+		if old, ok := from.get(name); !isIdentity(name) && !(ok && old == value) {
+			others = append(others, setting(name, value))
 		}
 	}
-	for _, name := range []string{"session_authorization", "role"} {
+	identity := []string{"role", "session_authorization"}
+	same := true
+	for _, name := range identity {
+		old, had := from.get(name)
 		value, ok := to.get(name)
-		if old, had := from.get(name); !ok || (had && old == value && !changed) {
-			continue
-		}
-		add("SET ", settingName(name), " ", value)
+		same = same && had == ok && old == value
 	}
-	return b.String()
+	if same && len(others) == 0 {
+		return ""
+	}
+	var all []string
+	for _, name := range identity {
+		if _, ok := from.get(name); ok {
+			all = append(all, "RESET "+settingName(name))
+		}
+	}
+	all = append(all, others...)
+	slices.Reverse(identity)
+	for _, name := range identity {
+		if value, ok := to.get(name); ok {
+			all = append(all, setting(name, value))
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+// isIdentity says whether a setting is who the session is.
+func isIdentity(name string) bool { return name == "role" || name == "session_authorization" }
+
+// setting is the SQL that gives a setting the value that the client gave it, in the client's own way.
+func setting(name, value string) string {
+	if literal, ok := strings.CutPrefix(value, byFunction); ok {
+		return "SELECT pg_catalog.set_config(" + quoteLiteral(name) + ", " + literal + ", false)"
+	}
+	switch {
+	case name == "timezone":
+		return "SET TIME ZONE " + value
+	case isIdentity(name):
+		return "SET " + settingName(name) + " " + value
+	}
+	return "SET " + settingName(name) + " TO " + value
 }
 
 // settingName is a setting's name as SET and RESET take it.

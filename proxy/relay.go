@@ -49,6 +49,7 @@ type relay struct {
 	hold     bool // keep back up to keepBack bytes
 	net      bool // a refusal of the standby may be swallowed
 	wrote    bool // replies leave a write mark
+	marks    bool // ReadyForQuery leaves a mark: data was seen or written
 	discard  bool // swallow everything until ReadyForQuery
 	out, pos int  // the buffer: [:out] goes to the client, [out:pos] is dead, the rest unread
 	through  int  // bytes of a long message still to come
@@ -60,6 +61,7 @@ type relay struct {
 	failed    bool // an ErrorResponse was among the client's answers
 	code      [5]byte
 	fatal     []byte // body of the node's FATAL
+	refusal   []byte // body of the error that something of ours was answered with
 	tag       byte   // 'C' COMMIT, 'R' ROLLBACK: the last of the two
 	clientErr error
 	effects   []router.Effect // of the statements that were completed
@@ -407,6 +409,9 @@ func (r *relay) error(body []byte) (bool, error) {
 	if !r.failed {
 		copy(r.code[:], v.Code)
 	}
+	if e.swallow {
+		r.refusal = append([]byte(nil), body...)
+	}
 	r.failed = true
 	if r.copyIn && e.typ == pgwire.MsgExecute {
 		r.open = true // the node skips to the next Sync, which is still to come
@@ -469,7 +474,7 @@ func (r *relay) ready(body []byte) (bool, error) {
 	}
 	r.copyIn = false
 	r.status = txBlock(status)
-	if !r.discard {
+	if !r.discard && r.marks {
 		r.s.mark(r.l, r.wrote)
 	}
 	return !r.discard, nil

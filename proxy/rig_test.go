@@ -160,9 +160,11 @@ func newRig(t testing.TB, options ...rigOption) *rig {
 	})
 	secret, err := auth.ParseSecret("secret")
 	must(t, err)
+	plain, err := pool.NewTLS(pool.SSLDisable, pool.TLSFiles{})
+	must(t, err)
 	hashed, err := auth.ParseSecret(md5Of("alice", "secret"))
 	must(t, err)
-	r.cluster = NewCluster("main", r.mon, cat, auth.Static{"alice": hashed, "bob": secret}, pool.TLS{}, metrics)
+	r.cluster = NewCluster("main", r.mon, cat, auth.Static{"alice": hashed, "bob": secret}, plain, metrics)
 	r.target = Target{
 		Cluster: r.cluster, Database: "app", Marks: r.cluster.MarksOf("app"), Consistency: router.ConsistencySession,
 		Offload: 100, FreshnessWait: func(router.Consistency) time.Duration { return 10 * time.Millisecond },
@@ -500,7 +502,7 @@ func testCatalog() *router.Catalog {
 	name := func(n string) router.QName { return router.QName{Schema: "public", Name: n} }
 	return &router.Catalog{
 		Functions: map[router.QName]router.FuncInfo{
-			name("f"): {Verdict: router.VerdictRead}, name("w"): {Verdict: router.VerdictPrimary},
+			name("f"): {Verdict: router.VerdictRead}, name("w"): {Verdict: router.VerdictDoubtful},
 			name("o"): {Verdict: router.VerdictDoubtful, Opaque: true},
 		},
 		Relations: map[router.QName]router.RelInfo{

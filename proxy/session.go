@@ -31,23 +31,25 @@ type session struct {
 	secret        []byte
 	offloaded     bool
 
-	st        state
-	base      *base
-	params    map[string]string // ParameterStatus values that differ from the base
-	leases    [slots]*lease
-	last      *lease // the lease that was used last
-	txLease   *lease // of the open transaction
-	batch     *lease // of the unfinished batch
-	deferred  deferral
-	deadTold  bool // the client knows of it
-	batchLost bool // the unfinished batch's lease is gone, and the client does not know yet
-	dead      bool // the open transaction's lease is gone: 25P02 until ROLLBACK
-	txWrote   bool
-	txRead    bool
-	txOnly    bool // the open transaction is read-only and runs on a standby
-	inDuplex  bool // another goroutine reads the lease
-	draining  bool // the server is stopping
-	skipping  bool // an error of ours was answered in a batch: nothing until Sync
+	st          state
+	base        *base
+	params      map[string]string // ParameterStatus values that differ from the base
+	leases      [slots]*lease
+	last        *lease // the lease that was used last
+	txLease     *lease // of the open transaction
+	batch       *lease // of the unfinished batch
+	deferred    deferral
+	deadTold    bool // the client knows of it
+	batchFailed bool // an error was answered in the unfinished batch
+	batchLost   bool // the unfinished batch's lease is gone, and the client does not know yet
+	dead        bool // the open transaction's lease is gone: 25P02 until ROLLBACK
+	txWrote     bool
+	txDDL       bool // the open transaction changed the catalog
+	txRead      bool
+	txOnly      bool // the open transaction is read-only and runs on a standby
+	inDuplex    bool // another goroutine reads the lease
+	draining    bool // the server is stopping
+	skipping    bool // an error of ours was answered in a batch: nothing until Sync
 
 	own ownSettings // pgweir.*
 
@@ -191,6 +193,7 @@ func (s *session) dropRest(c *chunk) error {
 // carry sends the chunk to a node and forwards the answer, again elsewhere if nobody can notice.
 func (s *session) carry(c *chunk) error {
 	began := health.Clock()
+	drained(s.canceled) // a cancel that came too late for the last statement is not for this one
 	var try attempt
 	for {
 		if s.ctx.Err() != nil {

@@ -249,20 +249,24 @@ func (a *arrival) authenticate(st *pgwire.Startup, cluster *Cluster) (auth.Keys,
 		if err := a.link.Write(out); err != nil {
 			return auth.Keys{}, err
 		}
-		typ, body, err := a.link.ReadMessage(x.MaxBody())
+		if err := a.await(1); err != nil {
+			return auth.Keys{}, err
+		}
+		if typ := a.link.Buffered()[0]; typ != pgwire.MsgPassword {
+			// Before the length is believed: a second startup packet has none that means anything here.
+			what := "SASL"
+			if x.Method() == "md5" {
+				what = "password"
+			}
+			return auth.Keys{}, pgwire.UnexpectedDuringLogin(what, typ)
+		}
+		_, body, err := a.link.ReadMessage(x.MaxBody())
 		if err != nil {
 			var long *pgwire.MessageTooLong
 			if errors.As(err, &long) {
 				return auth.Keys{}, pgwire.ErrMessageLength
 			}
 			return auth.Keys{}, err
-		}
-		if typ != pgwire.MsgPassword {
-			what := "SASL"
-			if x.Method() == "md5" {
-				what = "password"
-			}
-			return auth.Keys{}, pgwire.UnexpectedDuringLogin(what, typ)
 		}
 		next, done, err := x.Step(out[:0], body)
 		if err != nil {

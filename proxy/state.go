@@ -173,6 +173,12 @@ func (s *state) applyOne(e *router.Effect) {
 		if len(s.levels) == 0 {
 			s.push("")
 		}
+	case router.EffectCommit:
+		s.over(s.tx != txFailed)
+	case router.EffectRollback:
+		s.over(false)
+	case router.EffectUnlockAll:
+		s.pins[router.PinAdvisoryLock] = false
 	case router.EffectSavepoint:
 		s.push(e.Name)
 	case router.EffectRollbackTo:
@@ -217,6 +223,19 @@ func (s *state) unlisten(channel string) {
 // push opens a level.
 func (s *state) push(savepoint string) {
 	s.levels = append(s.levels, level{savepoint: savepoint, set: s.set, effective: s.effective, listens: s.listens})
+}
+
+// over ends the transaction that is open at this point of a string or batch; what follows is another one.
+func (s *state) over(committed bool) {
+	if len(s.levels) == 0 {
+		return
+	}
+	if !committed {
+		s.set = s.levels[0].set
+		s.restoreListens(s.levels[0].listens)
+	}
+	s.levels, s.effective, s.tx = nil, s.set, txIdle
+	s.push("")
 }
 
 // backTo restores what stood at the newest savepoint of that name, which stays open.

@@ -1,0 +1,477 @@
+package proxy
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pgweir/health"
+	"pgweir/internal/pgtest"
+	"pgweir/router"
+)
+
+// refuses is a standby's answer to what writes.
+func refuses(b *backendPG) error {
+	return b.error("25006", "cannot execute UPDATE in a read-only transaction")
+}
+
+// TestRefusedByStandby: a 25006 that the client has seen nothing of runs again on the primary, once per
+// shape; hinted statements are outside of the net.
+func TestRefusedByStandby(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		lead := ""
+		if protocol == "extended" {
+			lead = "1 2 "
+		}
+		r.a().on("SELECT f(1)", refuses)
+		r.a().on("SELECT f(2)", refuses)
+		got := c.runs(protocol, "SELECT f(1)")
+		equal(t, "answered by the primary", strings.TrimPrefix(strings.TrimPrefix(got, "1 2 "), "T "), "D(primary) C(SELECT 1) Z(I)")
+		equal(t, "on both", r.ran("SELECT f(1)"), "primary=1 standby-a=1")
+		c.runs(protocol, "SELECT f(2)")
+		equal(t, "learned", r.ran("SELECT f(2)"), "primary=1")
+		equal(t, "counted", counter(r.cluster.metrics.reroutes.WithLabelValues("main", causeReadOnly)), 1.0)
+		r.a().on("/* pgweir: standby */ SELECT w()", refuses)
+		equal(t, "hinted", c.runs(protocol, "/* pgweir: standby */ SELECT w()"), lead+"E(ERROR 25006) Z(I)")
+		equal(t, "not run again", r.ran("/* pgweir: standby */ SELECT w()"), "standby-a=1")
+		equal(t, "a certain write", c.runs(protocol, "/* pgweir: standby */ INSERT INTO t VALUES (1)"), "E(ERROR 25006 pgweir) Z(I)")
+		equal(t, "was sent to nobody", r.ran("/* pgweir: standby */ INSERT INTO t VALUES (1)"), "never")
+	})
+}
+
+// TestRefusedLate: up to 16 KiB of a standby's answer are kept back while the class rests on the
+// catalog; beyond that the error passes, is learned and counted.
+func TestRefusedLate(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		late := func(n int, seen <-chan struct{}) func(b *backendPG) error {
+			return func(b *backendPG) error {
+				if b.simple {
+					b.say(pgtest.RowDescription("v"))
+				}
+				for range n {
+					b.say(pgtest.DataRow(strings.Repeat("x", 1000)))
+				}
+				if err := b.flush(); err != nil {
+					return err
+				}
+				<-seen
+				return refuses(b)
+			}
+		}
+		at := make(chan struct{})
+		close(at)
+		r.a().on("SELECT f(1), 1", late(12, at))
+		got := strings.TrimPrefix(strings.TrimPrefix(c.runs(protocol, "SELECT f(1), 1"), "1 2 "), "T ")
+		equal(t, "invisible", got, "D(primary) C(SELECT 1) Z(I)")
+		equal(t, "no misroute", counter(r.cluster.metrics.misroutes), 0.0)
+		seen := make(chan struct{})
+		r.a().on("SELECT f(1), 2, 3", late(24, seen))
+		c.sendSQL(protocol, "SELECT f(1), 2, 3")
+		got = c.until('D')
+		close(seen)
+		got += " " + c.ready(1)
+		if !strings.HasSuffix(got, "E(ERROR 25006) Z(I)") || strings.Count(got, "D(") != 24 {
+			t.Errorf("beyond: %d rows, …%s", strings.Count(got, "D("), got[max(0, len(got)-40):])
+		}
+		equal(t, "a misroute", counter(r.cluster.metrics.misroutes), 1.0)
+		c.runs(protocol, "SELECT f(1), 2, 3")
+		equal(t, "learned", r.ran("SELECT f(1), 2, 3"), "primary=1 standby-a=1")
+	})
+}
+
+// TestConflict: a recovery conflict runs again on another standby, then on the primary.
+func TestConflict(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t)
+		c := r.client()
+		times := 1
+		conflict := func(b *backendPG) error {
+			if times == 0 {
+				b.n.on("SELECT 1", nil)
+				return b.execute(&portalPG{sql: "SELECT 1 "})
+			}
+			times--
+			return b.error("40001", "canceling statement due to conflict with recovery")
+		}
+		r.a().on("SELECT 1", conflict)
+		r.b().on("SELECT 1", conflict)
+		got := c.runs(protocol, "SELECT 1")
+		if !strings.Contains(got, "D(standby") {
+			t.Error(got)
+		}
+		equal(t, "one each", r.a().ran("SELECT 1")+r.b().ran("SELECT 1"), 2)
+		equal(t, "not learned", r.ran("INSERT INTO t VALUES (1)"), "never")
+		equal(t, "counted", counter(r.cluster.metrics.reroutes.WithLabelValues("main", causeConflict)), 1.0)
+		r.a().on("SELECT 1/0", nil)
+		got = c.runs(protocol, "SELECT 1/0")
+		equal(t, "an ordinary error is the client's", strings.TrimPrefix(got, "1 2 "), "E(ERROR 22012) Z(I)")
+	})
+}
+
+// TestCancel: a cancel reaches the statement that runs for that client, or nothing.
+func TestCancel(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		c.query("INSERT INTO t VALUES (1)")
+		pid := r.p().last().PID
+		began := make(chan struct{})
+		wait := func(b *backendPG) error {
+			close(began)
+			if err := b.StallUntil(cancelled(b)); err != nil {
+				return err
+			}
+			return b.error("57014", "canceling statement due to user request")
+		}
+		r.p().on("INSERT INTO t VALUES (2)", wait)
+		c.sendSQL(protocol, "INSERT INTO t VALUES (2)")
+		<-began
+		foreign := *c.RawClient
+		foreign.Secret = []byte{1, 2, 3, 4}
+		must(t, foreign.Cancel())
+		must(t, c.Cancel())
+		got := c.ready(1)
+		equal(t, "cancelled", strings.TrimPrefix(got, "1 2 "), "E(ERROR 57014) Z(I)")
+		equal(t, "its backend", r.p().cancelledPID(), pid)
+		must(t, c.Cancel())
+		equal(t, "nothing runs", c.query("SELECT 1"), "T D(standby-a) C(SELECT 1) Z(I)")
+		equal(t, "no cancel reached a node", len(r.p().Cancels)+len(r.a().Cancels), 0)
+		if c.PID <= 4_194_304 || c.PID >= 1<<31 || c.PID>>22 != 8 {
+			t.Errorf("pid %d", c.PID)
+		}
+	})
+}
+
+// cancelled is closed when the node gets a cancel request for anybody.
+func cancelled(b *backendPG) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		select {
+		case got := <-b.n.Cancels:
+			b.n.setCancelled(got.PID)
+			close(done)
+		case <-time.After(10 * time.Second):
+		}
+	}()
+	return done
+}
+
+// setCancelled remembers who was cancelled.
+func (n *fakePG) setCancelled(pid uint32) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cancelled = pid
+}
+
+// cancelledPID is who was cancelled last.
+func (n *fakePG) cancelledPID() uint32 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cancelled
+}
+
+// TestCancelWhileHeld: a statement that waits for a node is cancelled there; a cancel that came before it
+// waited is not for it.
+func TestCancelWhileHeld(t *testing.T) {
+	r := newRig(t, withoutB, withTarget(func(t *Target) {
+		t.FreshnessWait = func(router.Consistency) time.Duration { return 50 * time.Millisecond }
+	}))
+	c := r.client()
+	r.kill(r.p())
+	must(t, c.Cancel())
+	c.send(pgtest.Query("INSERT INTO t VALUES (1)"))
+	r.held(1)
+	c.silent()
+	must(t, c.Cancel())
+	equal(t, "held", c.ready(1), "E(ERROR 57014 pgweir) Z(I)")
+	r.promote(r.b())
+	equal(t, "never sent", r.ran("INSERT INTO t VALUES (1)"), "never")
+	r.stale(r.a())
+	must(t, c.Cancel())
+	equal(t, "a late one, and a read that waits for a sample", c.query("SELECT 1"), "T D(standby-b) C(SELECT 1) Z(I)")
+}
+
+// TestCancelKeys: protocol 3.2 gets longer secrets.
+func TestCancelKeys(t *testing.T) {
+	r := newRig(t)
+	equal(t, "3.0", len(r.client().Secret), 4)
+	equal(t, "3.2", len(r.connect(pgtest.ClientConfig{Minor: 2}).Secret), 32)
+	table := newKeyTable(maxProcess)
+	s := &session{}
+	table.register(s, true)
+	if s.pid <= firstPID || s.pid >= 1<<31 || len(s.secret) != 32 {
+		t.Errorf("pid %d, secret of %d bytes", s.pid, len(s.secret))
+	}
+	equal(t, "found", table.find(s.pid, s.secret) == s, true)
+	equal(t, "a prefix of the secret", table.find(s.pid, s.secret[:4]) == nil, true)
+	equal(t, "another pid", table.find(s.pid+1, s.secret) == nil, true)
+	table.unregister(s)
+	equal(t, "gone", table.find(s.pid, s.secret) == nil, true)
+}
+
+// sees is which node answered.
+func (c *client) sees(sql string) string {
+	c.t.Helper()
+	got := c.query(sql)
+	_, rest, _ := strings.Cut(got, "D(")
+	node, _, _ := strings.Cut(rest, ")")
+	if node == "" {
+		return got
+	}
+	return node
+}
+
+// sample plays one sample of the primary and of the nodes, which then have replayed all.
+func (r *rig) sample(nodes ...*fakePG) uint64 {
+	return r.mon.fence.Sampled(func(n uint64) {
+		for _, node := range nodes {
+			f := r.views[node].Live.Fresh()
+			f.AsOf, f.Sample, f.Covered = n, n, n
+			if f.Incarnation == 0 {
+				f.Incarnation = 1
+			}
+			r.show(node, f)
+		}
+	})
+}
+
+// warm has clients open their connections to a standby, and samples twice: from then on the standbys are
+// fresh as of the last sample.
+func (r *rig) warm(clients ...*client) {
+	for _, c := range clients {
+		c.query("SELECT 1")
+	}
+	r.sample(r.a(), r.b())
+	r.sample(r.a(), r.b())
+}
+
+// TestReadYourWrites: a session reads on a standby only what shows its own writes, at level session
+// also only its own.
+func TestReadYourWrites(t *testing.T) {
+	for _, level := range []router.Consistency{router.ConsistencySession, router.ConsistencyApplication, router.ConsistencyEventual} {
+		t.Run(ConsistencyName(level), func(t *testing.T) {
+			r := newRig(t, withoutB, withTarget(func(t *Target) {
+				t.Consistency = level
+				t.FreshnessWait = func(router.Consistency) time.Duration { return 0 }
+			}))
+			writer, reader := r.client(), r.client()
+			r.warm(writer, reader)
+			equal(t, "before", reader.sees("SELECT 1"), "standby-a")
+			writer.query("INSERT INTO t VALUES (1)")
+			want := map[router.Consistency][2]string{
+				router.ConsistencySession: {"primary", "standby-a"}, router.ConsistencyApplication: {"primary", "primary"},
+				router.ConsistencyEventual: {"standby-a", "standby-a"},
+			}[level]
+			r.change(r.a(), func(v *health.Node) {})
+			equal(t, "writer", writer.sees("SELECT 1"), want[0])
+			equal(t, "reader", reader.sees("SELECT 1"), want[1])
+			r.sample(r.a())
+			r.sample(r.a())
+			equal(t, "writer, after a sample", writer.sees("SELECT 1"), "standby-a")
+			equal(t, "reader, after a sample", reader.sees("SELECT 1"), "standby-a")
+		})
+	}
+}
+
+// TestWriteMarkOfFlushedBatch: what a flushed batch wrote is acknowledged at its Sync, and marked there.
+func TestWriteMarkOfFlushedBatch(t *testing.T) {
+	r := newRig(t, withoutB, withTarget(func(t *Target) {
+		t.Consistency = router.ConsistencyApplication
+		t.FreshnessWait = func(router.Consistency) time.Duration { return 0 }
+	}))
+	writer, reader := r.client(), r.client()
+	r.warm(writer, reader)
+	equal(t, "before", reader.sees("SELECT 1"), "standby-a")
+	writer.send(pgtest.Parse("", "INSERT INTO t VALUES (1)"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Flush())
+	writer.until('C')
+	r.sample(r.a())
+	r.sample(r.a()) // shows nothing of it: it is not committed yet
+	writer.send(pgtest.Sync())
+	equal(t, "committed", writer.ready(1), "Z(I)")
+	equal(t, "reader", reader.sees("SELECT 1"), "primary")
+}
+
+// TestSessionStatementsLeaveNoMark: SET and its kin do not make a standby stale for the session.
+func TestSessionStatementsLeaveNoMark(t *testing.T) {
+	r := newRig(t, withoutB, withTarget(func(t *Target) { t.FreshnessWait = func(router.Consistency) time.Duration { return 0 } }))
+	c := r.client()
+	r.warm(c)
+	c.query("SET work_mem TO '8MB'")
+	c.query("RESET ALL")
+	c.run(pgtest.Parse("", "SET work_mem TO '9MB'"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync())
+	equal(t, "read", c.sees("SELECT 1"), "standby-a")
+}
+
+// TestLastRead: a session may go on reading where it read last; another node must show as much, and so
+// must the same one after its incarnation changed.
+func TestLastRead(t *testing.T) {
+	r := newRig(t, withTarget(func(t *Target) { t.FreshnessWait = func(router.Consistency) time.Duration { return 0 } }))
+	c := r.client()
+	r.warm(c)
+	first := c.sees("SELECT 1")
+	for range 5 {
+		equal(t, "again", c.sees("SELECT 1"), first)
+	}
+	node, other := r.a(), r.b()
+	if first == "standby-b" {
+		node, other = other, node
+	}
+	f := r.views[node].Live.Fresh()
+	f.Incarnation++
+	r.show(node, f)
+	if got := c.sees("SELECT 1"); got != "primary" {
+		t.Errorf("after a crash of %s: %s", first, got)
+	}
+	r.sample(other)
+	c.query("SELECT 1") // opens the connection, which the next sample vouches for
+	r.sample(other)
+	equal(t, "the other one is fresh", c.sees("SELECT 1"), other.name)
+	t.Log(c.query("SHOW pgweir.last_route"), r.mon.fence.Mark(), r.views[other].Live.Fresh(), r.views[node].Live.Fresh(), other.live())
+}
+
+// TestWaitForSample: a read waits for the sample that makes a standby fresh, then falls back.
+func TestWaitForSample(t *testing.T) {
+	r := newRig(t, withoutB, withTarget(func(t *Target) {
+		t.FreshnessWait = func(router.Consistency) time.Duration { return 5 * time.Second }
+	}))
+	c := r.client()
+	c.query("SELECT 1")
+	r.stale(r.a())
+	c.send(pgtest.Query("SELECT 2"))
+	c.silent()
+	r.mon.fence.Sampled(func(uint64) {
+		r.show(r.a(), health.Freshness{AsOf: ahead, Sample: ahead, Covered: ahead, Incarnation: 1})
+	})
+	equal(t, "released", c.ready(1), "T D(standby-a) C(SELECT 1) Z(I)")
+	r.retarget(func(t *Target) {
+		t.FreshnessWait = func(router.Consistency) time.Duration { return 5 * time.Millisecond }
+	})
+	second := r.client()
+	r.stale(r.a())
+	equal(t, "fallen back", second.sees("SELECT 1"), "primary")
+}
+
+// TestOpenedLater: a connection that was opened after the sample is vouched for by the next one only.
+func TestOpenedLater(t *testing.T) {
+	r := newRig(t, withoutB)
+	r.sample(r.a())
+	c := r.client()
+	r.mon.fence.Sampled(func(n uint64) {
+		r.show(r.a(), health.Freshness{AsOf: ahead, Sample: n, Covered: ahead, Incarnation: 1})
+	})
+	c.send(pgtest.Query("SELECT 1"))
+	await(t, "the connection is opened", func() bool { return r.a().live() == 1 })
+	r.mon.fence.Sampled(nil)
+	n := r.mon.fence.Sampled(func(n uint64) {
+		r.show(r.a(), health.Freshness{AsOf: ahead, Sample: n, Covered: ahead, Incarnation: 1})
+	})
+	if got := c.ready(1); n == 0 || !strings.Contains(got, "SELECT 1") {
+		t.Error(got)
+	}
+	equal(t, "ran once", len(strings.Fields(r.ran("SELECT 1"))), 1)
+}
+
+// TestReadsNeverOnPrimary: such a read is held until a standby is fresh, then 57P03.
+func TestReadsNeverOnPrimary(t *testing.T) {
+	r := newRig(t, withoutB, withTarget(func(t *Target) {
+		t.OnPrimary, t.HoldTimeout = router.ReadsNever, 60*time.Millisecond
+		t.FreshnessWait = func(router.Consistency) time.Duration { return 0 }
+	}))
+	c := r.client()
+	r.stale(r.a())
+	equal(t, "in vain", c.query("SELECT 1"), "E(ERROR 57P03 pgweir) Z(I)")
+	r.retarget(func(t *Target) { t.HoldTimeout = 10 * time.Second })
+	c = r.client()
+	c.send(pgtest.Query("SELECT 1"))
+	c.silent()
+	r.mon.fence.Sampled(func(uint64) {
+		r.show(r.a(), health.Freshness{AsOf: ahead, Sample: ahead, Covered: ahead, Incarnation: 1})
+	})
+	equal(t, "released", c.ready(1), "T D(standby-a) C(SELECT 1) Z(I)")
+	equal(t, "writes go", c.query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
+}
+
+// TestRouteModes: route, hints, offload, and the listener's route.
+func TestRouteModes(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(t *Target)
+		want   string // SELECT 1; with a standby hint; with a primary hint; INSERT
+	}{
+		{"auto", func(*Target) {}, "standby-a standby-a primary primary"},
+		{"primary", func(t *Target) { t.Route = router.RoutePrimary }, "primary standby-a primary primary"},
+		{"shadow", func(t *Target) { t.Route = router.RouteShadow }, "primary primary primary primary"},
+		{"standby", func(t *Target) { t.Route = router.RouteStandby }, "standby-a standby-a primary 25006"},
+		{"a listener with standby", func(t *Target) { t.Route, t.ListenerRoute = router.RouteStandby, router.RouteStandby }, "standby-a standby-a standby-a 25006"},
+		{"offload 0", func(t *Target) { t.Offload = 0 }, "primary standby-a primary primary"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, withoutB, withTarget(c.change))
+			cl := r.client()
+			var got []string
+			for _, sql := range []string{"SELECT 1", "/* pgweir: standby */ SELECT 1", "/* pgweir: primary */ SELECT 1"} {
+				got = append(got, cl.sees(sql))
+			}
+			switch answer := cl.query("INSERT INTO t VALUES (1)"); answer {
+			case "C(INSERT 0 1) Z(I)":
+				got = append(got, strings.TrimSuffix(r.ran("INSERT INTO t VALUES (1)"), "=1"))
+			case "E(ERROR 25006 pgweir) Z(I)":
+				got = append(got, "25006")
+			default:
+				got = append(got, answer)
+			}
+			equal(t, "where", strings.Join(got, " "), c.want)
+			hot := "off"
+			if strings.Contains(c.name, "standby") {
+				hot = "on"
+			}
+			equal(t, "in_hot_standby", cl.Status["in_hot_standby"], hot)
+		})
+	}
+}
+
+// TestOwnSettings: SET and SHOW of pgweir.*, and what they say of the last statement.
+func TestOwnSettings(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		r.forgetAll()
+		show := func(name string) string {
+			got := c.runs(protocol, "SHOW pgweir."+name)
+			_, rest, _ := strings.Cut(got, "D(")
+			return strings.TrimSuffix(rest, ") C(SHOW) Z(I)")
+		}
+		equal(t, "route", show("route"), "auto")
+		c.runs(protocol, "SET pgweir.route = 'primary'")
+		equal(t, "set", show("route"), "primary")
+		equal(t, "obeyed", c.sees("SELECT 1"), "primary")
+		equal(t, "last_route", show("last_route"), "primary primary · hint")
+		c.runs(protocol, "RESET pgweir.route")
+		equal(t, "reset", c.sees("SELECT 1"), "standby-a")
+		equal(t, "last_route", strings.HasPrefix(show("last_route"), "standby standby-a · read"), true)
+		c.runs(protocol, "SET pgweir.consistency = 'global'")
+		equal(t, "consistency", show("consistency"), "global")
+		equal(t, "wrong value", c.runs(protocol, "SET pgweir.consistency = 'x'"), "E(ERROR 22023 pgweir) Z(I)")
+		equal(t, "unknown", c.runs(protocol, "SET pgweir.nothing = 'x'"), "E(ERROR 42704 pgweir) Z(I)")
+		c.query("BEGIN")
+		c.query("SET LOCAL pgweir.route = 'standby'")
+		equal(t, "local", show("route") != "", true)
+		c.query("ROLLBACK")
+		equal(t, "over", show("route"), "auto")
+	})
+	t.Run("at startup", func(t *testing.T) {
+		r := newRig(t, withoutB)
+		c := r.client("options", "-c pgweir.route=primary -c work_mem=8MB")
+		equal(t, "obeyed", c.sees("SELECT 1"), "primary")
+		if got := r.p().last().Param("options"); strings.Contains(got, "pgweir") || !strings.Contains(got, "work_mem") {
+			t.Errorf("the node's options: %q", got)
+		}
+		equal(t, "a wrong one", loginError(t, pgtest.ClientConfig{
+			Addr: r.addr, User: "alice", Database: "app", Password: "secret", Params: []string{"options", "-c pgweir.route=x"},
+		}), "E(FATAL 22023 pgweir)")
+	})
+}

@@ -1,0 +1,245 @@
+package proxy
+
+import (
+	"strings"
+	"testing"
+
+	"pgweir/health"
+	"pgweir/router"
+)
+
+// settingsOf is a set of settings as "a=1 b=2".
+func settingsOf(s *settings) string {
+	var out []string
+	for _, n := range s.names {
+		out = append(out, n+"="+s.values[n])
+	}
+	return strings.Join(out, " ")
+}
+
+// set is the effect of SET.
+func set(name, value string) router.Effect {
+	return router.Effect{Kind: router.EffectSet, Name: name, Value: value}
+}
+
+// TestSettingsAreImmutable: a changed set leaves the old one as it was, and no change is the same set.
+func TestSettingsAreImmutable(t *testing.T) {
+	a := noSettings.with("x", "1")
+	b := a.with("y", "2").with("x", "3")
+	equal(t, "a", settingsOf(a), "x=1")
+	equal(t, "b in the order of the first SET", settingsOf(b), "x=3 y=2")
+	equal(t, "without", settingsOf(b.without("x")), "y=2")
+	equal(t, "b", settingsOf(b), "x=3 y=2")
+	if a.with("x", "1") != a || a.without("z") != a {
+		t.Error("no change made another set")
+	}
+	equal(t, "none", settingsOf(noSettings), "")
+}
+
+// TestTransactionsOfState goes through transactions and savepoints: what is SET in them, and what is left.
+func TestTransactionsOfState(t *testing.T) {
+	begin := router.Effect{Kind: router.EffectBegin}
+	commit, rollback := router.Effect{Kind: router.EffectCommit}, router.Effect{Kind: router.EffectRollback}
+	savepoint := func(n string) router.Effect { return router.Effect{Kind: router.EffectSavepoint, Name: n} }
+	backTo := func(n string) router.Effect { return router.Effect{Kind: router.EffectRollbackTo, Name: n} }
+	release := func(n string) router.Effect { return router.Effect{Kind: router.EffectRelease, Name: n} }
+	local := router.Effect{Kind: router.EffectSet, Name: "l", Value: "1", Local: true}
+	for _, c := range []struct {
+		name      string
+		effects   []router.Effect
+		status    txBlock
+		committed bool
+		want      string // left when all is over
+	}{
+		{"commit", []router.Effect{begin, set("x", "1"), commit}, txIdle, true, "x=1"},
+		{"rollback", []router.Effect{begin, set("x", "1"), rollback}, txIdle, false, ""},
+		{"local", []router.Effect{begin, local, set("x", "1"), commit}, txIdle, true, "x=1"},
+		{"back to a savepoint", []router.Effect{begin, set("x", "1"), savepoint("a"), set("x", "2"), set("y", "2"), backTo("a"), commit}, txIdle, true, "x=1"},
+		{"back twice", []router.Effect{begin, savepoint("a"), set("x", "1"), backTo("a"), set("y", "1"), backTo("a"), commit}, txIdle, true, ""},
+		{"released", []router.Effect{begin, savepoint("a"), set("x", "1"), savepoint("b"), set("y", "1"), release("a"), commit}, txIdle, true, "x=1 y=1"},
+		{"the newest of that name", []router.Effect{begin, savepoint("a"), set("x", "1"), savepoint("a"), set("y", "1"), backTo("a"), commit}, txIdle, true, "x=1"},
+		{"outer, through an inner", []router.Effect{begin, savepoint("a"), set("x", "1"), savepoint("b"), set("y", "1"), backTo("a"), commit}, txIdle, true, ""},
+		{"outside of a transaction", []router.Effect{set("x", "1")}, txIdle, false, "x=1"},
+		{"two in a string", []router.Effect{begin, set("x", "1"), rollback, begin, set("y", "1"), commit}, txIdle, true, "y=1"},
+		{"committed, then rolled back", []router.Effect{begin, set("x", "1"), commit, begin, set("y", "1"), rollback}, txIdle, false, "x=1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newState(0)
+			s.apply(c.effects)
+			s.ready(c.status, c.committed, false)
+			equal(t, "left", settingsOf(s.set), c.want)
+			equal(t, "in force", settingsOf(s.effective), c.want)
+			equal(t, "levels", len(s.levels), 0)
+		})
+	}
+}
+
+// TestChain: COMMIT AND CHAIN keeps and begins anew, ROLLBACK AND CHAIN drops and begins anew.
+func TestChain(t *testing.T) {
+	s := newState(0)
+	s.apply([]router.Effect{{Kind: router.EffectBegin}, set("x", "1")})
+	s.ready(txOpen, false, false)
+	s.apply([]router.Effect{{Kind: router.EffectCommit, AndChain: true}})
+	s.ready(txOpen, true, true)
+	s.apply([]router.Effect{set("y", "1")})
+	s.ready(txOpen, false, false)
+	s.apply([]router.Effect{{Kind: router.EffectRollback, AndChain: true}})
+	s.ready(txOpen, false, true)
+	equal(t, "in the third", settingsOf(s.effective), "x=1")
+	equal(t, "open", len(s.levels), 1)
+	s.ready(txIdle, false, false)
+	equal(t, "left", settingsOf(s.set), "x=1")
+}
+
+// TestPins: who has what must not lose its connection, and gets rid of it.
+func TestPins(t *testing.T) {
+	s := newState(0)
+	equal(t, "none", s.held(), router.PinNone)
+	s.apply([]router.Effect{{Kind: router.EffectListen, Name: "a"}, {Kind: router.EffectListen, Name: "b"}})
+	equal(t, "held", s.held(), router.PinListen)
+	equal(t, "LISTEN does not bind", s.pinned(), router.PinNone)
+	s.apply([]router.Effect{{Kind: router.EffectUnlisten, Name: "a"}})
+	equal(t, "one is left", s.held(), router.PinListen)
+	s.apply([]router.Effect{{Kind: router.EffectUnlisten, Name: "*"}})
+	equal(t, "all gone", s.held(), router.PinNone)
+	s.apply([]router.Effect{{Kind: router.EffectBegin}, {Kind: router.EffectListen, Name: "c"}})
+	s.ready(txIdle, false, false)
+	equal(t, "rolled back", s.held(), router.PinNone)
+	s.apply([]router.Effect{{Kind: router.EffectPrepare, Name: "p"}})
+	equal(t, "prepared", s.pinned(), router.PinSQLPrepare)
+	s.apply([]router.Effect{{Kind: router.EffectDeallocateAll}})
+	equal(t, "deallocated", s.pinned(), router.PinNone)
+	s.apply([]router.Effect{{Kind: router.EffectPin, Pin: router.PinTemp}})
+	s.apply([]router.Effect{{Kind: router.EffectDiscard, Name: "temp"}})
+	equal(t, "temp discarded", s.pinned(), router.PinNone)
+	s.apply([]router.Effect{{Kind: router.EffectPin, Pin: router.PinAdvisoryLock}, {Kind: router.EffectUnlockAll}})
+	equal(t, "unlocked", s.pinned(), router.PinNone)
+	s.apply([]router.Effect{{Kind: router.EffectPin, Pin: router.PinOpaque}, set("x", "1"), {Kind: router.EffectDiscardAll}})
+	equal(t, "all discarded", s.pinned(), router.PinNone)
+	equal(t, "settings, too", settingsOf(s.set), "")
+}
+
+// TestResetAll: RESET ALL leaves who the session is.
+func TestResetAll(t *testing.T) {
+	s := newState(0)
+	s.apply([]router.Effect{
+		set("x", "1"),
+		{Kind: router.EffectSetRole, Name: "role", Value: "boss"},
+		{Kind: router.EffectResetAll},
+	})
+	equal(t, "left", settingsOf(s.set), "role=boss")
+	s.apply([]router.Effect{{Kind: router.EffectReset, Name: "role"}})
+	equal(t, "reset", settingsOf(s.set), "")
+}
+
+// TestMarks: what a session has seen binds every node but the one that showed it.
+func TestMarks(t *testing.T) {
+	a, b := &health.Node{ID: 1}, &health.Node{ID: 2}
+	s := newState(5)
+	need := func(level router.Consistency) [2]uint64 {
+		n, own := s.need(level, 50, 60)
+		return [2]uint64{n, own}
+	}
+	equal(t, "at login", need(router.ConsistencySession), [2]uint64{5, 5})
+	s.saw(a, 1, 10, false)
+	equal(t, "a read on a", need(router.ConsistencySession), [2]uint64{10, 5})
+	s.saw(a, 1, 20, false)
+	equal(t, "another one", need(router.ConsistencySession), [2]uint64{20, 5})
+	s.saw(b, 1, 30, false)
+	equal(t, "then on b", need(router.ConsistencySession), [2]uint64{30, 20})
+	s.saw(b, 2, 40, false)
+	equal(t, "b crashed and came back", need(router.ConsistencySession), [2]uint64{40, 30})
+	s.saw(a, 1, 45, true)
+	equal(t, "a write", need(router.ConsistencySession), [2]uint64{45, 45})
+	equal(t, "application", need(router.ConsistencyApplication), [2]uint64{50, 50})
+	equal(t, "global", need(router.ConsistencyGlobal), [2]uint64{60, 60})
+	equal(t, "eventual", need(router.ConsistencyEventual), [2]uint64{0, 0})
+}
+
+// TestDifference: the SQL that turns one set of settings into another.
+func TestDifference(t *testing.T) {
+	x := noSettings.with("x", "1")
+	for _, c := range []struct {
+		name     string
+		from, to *settings
+		want     string
+	}{
+		{"nothing", x, noSettings.with("x", "1"), ""},
+		{"set", noSettings, x, `SET "x" TO 1`},
+		{"reset", x, noSettings, `RESET "x"`},
+		{"changed", x, noSettings.with("x", "'2'"), `SET "x" TO '2'`},
+		{"custom", noSettings, noSettings.with("a.b", "'c'"), `SET "a"."b" TO 'c'`},
+		{"quoted name", noSettings, noSettings.with(`a"b.c`, "1"), `SET "a""b"."c" TO 1`},
+		{"time zone", noSettings, noSettings.with("timezone", "INTERVAL '1' HOUR TO MINUTE"), "SET TIME ZONE INTERVAL '1' HOUR TO MINUTE"},
+		{"role last", noSettings, noSettings.with("role", "boss").with("x", "1"), `SET "x" TO 1; SET ROLE boss`},
+		{"role first", noSettings.with("role", "boss"), x, `RESET ROLE; SET "x" TO 1`},
+		{"same role, more settings", noSettings.with("role", "boss"), noSettings.with("role", "boss").with("x", "1"), `RESET ROLE; SET "x" TO 1; SET ROLE boss`},
+		{"same role, nothing else", noSettings.with("role", "boss").with("x", "1"), noSettings.with("x", "1").with("role", "boss"), ""},
+		{"session authorisation before role", noSettings, noSettings.with("role", "boss").with("session_authorization", "bob"), `SET SESSION AUTHORIZATION bob; SET ROLE boss`},
+		{"both reset", noSettings.with("role", "boss").with("session_authorization", "bob"), noSettings, `RESET ROLE; RESET SESSION AUTHORIZATION`},
+		{"by function", noSettings, noSettings.with("search_path", byFunction+"'a, b'"), `SELECT pg_catalog.set_config('search_path', 'a, b', false)`},
+		{"role by function", noSettings, noSettings.with("role", byFunction+"'boss'"), `SELECT pg_catalog.set_config('role', 'boss', false)`},
+	} {
+		t.Run(c.name, func(t *testing.T) { equal(t, "SQL", difference(c.from, c.to), c.want) })
+	}
+}
+
+// TestListValue: literals in a list are identifiers in the form in which the server keeps it.
+func TestListValue(t *testing.T) {
+	for in, want := range map[string]string{
+		"a, b": "a, b", "'a', B": `"a", B`, `"A", 'it''s'`: `"A", "it's"`, "'a\"b'": `"a""b"`, "'x": `"x"`, "": "",
+	} {
+		equal(t, in, listValue(in), want)
+	}
+}
+
+// TestValues: durations, booleans and literals as PostgreSQL's settings have them.
+func TestValues(t *testing.T) {
+	for in, want := range map[string]string{"0": "0s", "250": "250ms", "5s": "5s", "2min": "2m0s", "1h": "1h0m0s", "1d": "24h0m0s", "7us": "7µs", "": "0s", "x": "0s", "99999999999999": "0s", "10 s": "10s"} {
+		equal(t, in, parseTimeout(in).String(), want)
+	}
+	for in, want := range map[string]string{"'a''b'": "a'b", `"x"`: "x", " y ": "y", "'": "'"} {
+		equal(t, in, unquote(in), want)
+	}
+	for _, v := range []string{"on", "TRUE", "yes", "1"} {
+		if !isOn(v) || isOff(v) {
+			t.Error(v)
+		}
+	}
+	for _, v := range []string{"off", "'false'", "0"} {
+		if isOn(v) || !isOff(v) {
+			t.Error(v)
+		}
+	}
+	if isOff("") || isOff("nonsense") || isOn("nonsense") {
+		t.Error("what is not known is neither")
+	}
+	for _, v := range []string{"SJIS", "shift_jis_2004", "big5", "GB18030", "uhc", "johab", "Win932"} {
+		if !unsafeEncoding(v) {
+			t.Error(v)
+		}
+	}
+	if unsafeEncoding("UTF8") || unsafeEncoding("LATIN1") || unsafeEncoding("EUC_JP") {
+		t.Error("a safe encoding")
+	}
+}
+
+// TestOffload: the percentage decides by client, always alike.
+func TestOffload(t *testing.T) {
+	in := 0
+	for i := range 1000 {
+		host := strings.Repeat("h", i%50+1) + string(rune('a'+i%26))
+		if offloaded(30, host, "u") != offloaded(30, host, "u") {
+			t.Fatal("two answers for one client")
+		}
+		if offloaded(100, host, "u") == false || offloaded(0, host, "u") {
+			t.Fatal("all and none")
+		}
+		if offloaded(30, host, "u") {
+			in++
+		}
+	}
+	if in < 150 || in > 450 {
+		t.Errorf("%d of 1000 at 30 %%", in)
+	}
+}
