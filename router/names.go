@@ -90,7 +90,7 @@ func (p *parser) function(c *chain) {
 	info, found := p.declared(schema, name)
 	switch {
 	case builtin == builtinNone && !found:
-		if c.bare && softWord(name) {
+		if c.bare && softWord(name) && p.construct(name) {
 			return
 		}
 		p.unknown()
@@ -101,6 +101,58 @@ func (p *parser) function(c *chain) {
 	if found {
 		p.user(info)
 	}
+}
+
+// construct reports whether a word in front of the parenthesis at hand belongs to a construct
+// where it stands: it follows an operand, or the word that introduces it.
+func (p *parser) construct(word string) bool {
+	before := &p.prev2
+	var intro []string
+	switch word {
+	case "by":
+		intro = []string{"group", "order", "partition", "first"}
+	case "sets":
+		intro = []string{"grouping"}
+	case "zone":
+		intro = []string{"time"}
+	case "materialized":
+		intro = []string{"as", "not"}
+	case "first", "next":
+		intro = []string{"fetch"}
+	case "conflict":
+		intro = []string{"on"}
+	case "insert":
+		return len(p.stack) > 0 && p.top().verb == kwMerge
+	case "like", "ilike":
+		intro = []string{"not"}
+	}
+	if before.kind == tokIdent {
+		for _, w := range intro {
+			if equalFold(p.text[before.start:before.end], w) {
+				return true
+			}
+		}
+	}
+	return p.operand(before)
+}
+
+// operand reports whether a token surely ends an operand, so that what follows continues an
+// expression and does not start one.
+func (p *parser) operand(t *token) bool {
+	switch t.kind {
+	case tokString, tokTimeWord, tokBits, tokNumber, tokParam, tokQuoted, tokRBracket:
+		return true
+	case tokRParen: // or an expression starts behind it
+		return t.start != p.leadEnd || t.start == 0
+	case tokIdent:
+		switch w := p.ident(t); w {
+		case "null", "true", "false", "end", "user", "current_date", "current_user", "current_timestamp", "localtimestamp":
+			return true
+		default:
+			return !hardWord(w) && !softWord(w)
+		}
+	}
+	return false
 }
 
 // declared is what the catalog says of a function, joined over the schemas it may be found in.

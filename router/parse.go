@@ -22,6 +22,7 @@ type parser struct {
 	reads   bool // a statement of class read
 	// A primary verdict came from LOCK … ACCESS SHARE, and from anything else.
 	lockShare, otherPrimary bool
+	leadEnd                 int    // where the last level ends that leads to an expression
 	pins                    uint32 // by Pin: those that the text takes so far
 	stack                   []level
 	ctes                    []string

@@ -26,6 +26,7 @@ type level struct {
 	rec     bool      // WITH RECURSIVE
 	with    withState // how far its WITH clause is
 	verb    keyword   // INSERT, UPDATE, DELETE or MERGE
+	leads   bool      // the list of DISTINCT ON or the name in OPERATOR(): an expression follows
 	pending string    // the common table expression whose statement comes next
 	ctes    int       // how many common table expressions were in sight when it opened
 }
@@ -100,6 +101,9 @@ func (p *parser) step(base int, parens bool) bool {
 			p.skipStatement()
 			return false
 		}
+		if lv.leads {
+			p.leadEnd = p.tok.start
+		}
 		p.pop()
 		p.advance()
 	case tokComma:
@@ -142,14 +146,14 @@ func (lv *level) comma() {
 // open handles a parenthesis that is no call's.
 func (p *parser) open(lv *level, start bool) {
 	next := level{start: true}
+	lv.query = lv.query || start || lv.with == withDone
+	next.leads = p.prev.kw == kwOn && p.prev2.kw == kwDistinct
 	switch {
 	case lv.with == withAs && (p.prev.kw == kwAs || p.prev.kw == kwMaterialized):
 		next.cte = true
 	case lv.expect:
 		lv.expect, lv.item = false, true
 		next.from, next.expect = true, true
-	case start:
-		lv.query = true
 	case lv.group:
 		next.group = true // (CUBE (a, b)) inside GROUPING SETS
 	}
@@ -159,6 +163,9 @@ func (p *parser) open(lv *level, start bool) {
 
 // keyword handles the word at hand if it is a keyword that matters where it stands.
 func (p *parser) keyword(lv *level, start bool) bool {
+	if lv.with == withName || lv.expect && p.tok.kw.relationName() {
+		return false
+	}
 	switch p.tok.kw {
 	case kwNone:
 		return false
@@ -168,7 +175,7 @@ func (p *parser) keyword(lv *level, start bool) bool {
 		lv.query = lv.query || start || lv.with == withDone
 		lv.with, lv.from, lv.expect, lv.item = withNone, false, false, false
 	case kwTable:
-		if start || lv.with == withDone || p.prev.kw.setOperation() {
+		if start || lv.with == withDone || lv.verb == kwInsert || p.prev.kw.setOperation() {
 			lv.query, lv.from, lv.expect, lv.with = true, true, true, withNone
 		}
 	case kwFrom:
@@ -197,6 +204,16 @@ func (p *parser) keyword(lv *level, start bool) bool {
 	}
 	p.advance()
 	return true
+}
+
+// relationName reports whether the keyword can name a relation, since PostgreSQL does not
+// reserve it.
+func (k keyword) relationName() bool {
+	switch k {
+	case kwSet, kwOperator, kwInsert, kwUpdate, kwDelete, kwMerge:
+		return true
+	}
+	return false
 }
 
 // setOperation reports whether a query may follow the keyword at the same level.
@@ -261,13 +278,13 @@ func (p *parser) keywordMore(lv *level, start bool) bool {
 		}
 		return true
 	case kwOperator:
-		if p.peek.kind != tokLParen {
+		if p.peek.kind != tokLParen || !p.operand(&p.prev) {
 			return false
 		}
 		c := p.chain()
-		p.function(&c)
+		p.function(&c) // a function of that name, where the catalog has one
 		p.advance()
-		p.push(level{names: true})
+		p.push(level{start: true, leads: true})
 		return true
 	default:
 		return false
