@@ -150,7 +150,7 @@ func (j *judge) connections(f *facts) {
 		j.add(f.node.Name, "max_connections", Bad, fmt.Sprintf("lower pool_size to at most %d, or raise max_connections", max(1, limit-monitorConnections)),
 			"one pool alone may take %d connections and the monitor %d, the server takes %d", largest, monitorConnections, limit)
 	case worst > limit:
-		j.add(f.node.Name, "max_connections", Advice, "lower pool_size, set max_user_connections or max_client_conn, or raise max_connections; as long as few roles are busy at once nothing happens",
+		j.add(f.node.Name, "max_connections", Advice, "lower pool_size or max_client_conn, or raise max_connections; as long as few roles are busy at once nothing happens",
 			"at worst %s, together %d; the server takes %d", counted, worst, limit)
 	default:
 		j.add(f.node.Name, "max_connections", Good, "", "at worst %s, together %d of %d", counted, worst, limit)
@@ -158,7 +158,7 @@ func (j *judge) connections(f *facts) {
 }
 
 // pools adds up the pools of a node: every database that leads to this cluster, for each role
-// that may log in, bounded by max_user_connections. largest is the largest single pool.
+// that may log in. largest is the largest single pool.
 func (j *judge) pools(f *facts) (sum, largest, users int) {
 	users = max(1, f.loginRoles-1) // the monitor is one of them
 	listener := 0
@@ -185,9 +185,6 @@ func (j *judge) pools(f *facts) (sum, largest, users int) {
 				largest = max(largest, s.PoolSize)
 			}
 		}
-	}
-	if most := *j.cfg.MaxUserConnections; most > 0 {
-		perUser = min(perUser, most)
 	}
 	return users * perUser, largest, users
 }

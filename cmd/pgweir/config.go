@@ -166,7 +166,6 @@ type Overrides struct {
 	PoolMode           *string // session
 	PoolSize           *int
 	Transactions       *string // primary
-	MaxUserConnections *int    // 0: no limit
 }
 
 // Database is what a client gets that asks for its name.
@@ -205,7 +204,6 @@ type Settings struct {
 	PoolMode           string
 	PoolSize           int
 	Transactions       string
-	MaxUserConnections int // counted over all databases of the user; 0: no limit
 
 	wait *time.Duration
 }
@@ -269,7 +267,6 @@ func (c *Config) Settings(listener int, database, user string) (Settings, error)
 		PoolMode:           first(levels, func(o *Overrides) *string { return o.PoolMode }),
 		PoolSize:           first(levels, func(o *Overrides) *int { return o.PoolSize }),
 		Transactions:       first(levels, func(o *Overrides) *string { return o.Transactions }),
-		MaxUserConnections: first(levels, func(o *Overrides) *int { return o.MaxUserConnections }),
 	}
 	if s.DBName == "" {
 		s.DBName = database
@@ -337,7 +334,6 @@ func DefaultConfig() *Config {
 			PoolMode:           new("session"),
 			PoolSize:           new(20),
 			Transactions:       new("primary"),
-			MaxUserConnections: new(0),
 		},
 		Databases:          map[string]*Database{},
 		Users:              map[string]*User{},

@@ -102,7 +102,8 @@ func tuning(t *Tuning, dir string) section {
 			{"read_only_functions", "volatile functions that only read", textList{p: &t.Routing.ReadOnlyFunctions, unset: "[]"}},
 			{"session_safe_functions", "functions that leave nothing in the session", textList{p: &t.Routing.SessionSafeFunctions, unset: "[]"}},
 			{"trusted_extensions", "extensions whose C functions leave nothing in the session; default: the server's contrib", textList{p: &t.Routing.TrustedExtensions, unset: "(the server's contrib)"}},
-			{"opaque", "what follows a statement whose effects cannot be seen: pin or reset", choice(&t.Routing.Opaque, words("pin", "reset")...)},
+			{"opaque", "what follows a statement whose effects cannot be seen: pin or reset", choice(&t.Routing.Opaque, word[string]{name: "pin", val: "pin"},
+				word[string]{name: "reset", refuse: "resetting a session after such a statement is not available in this version; only pin is"})},
 		}},
 	}
 }
@@ -123,7 +124,6 @@ func overrides(o *Overrides) section {
 			return choice(v, word[string]{name: "primary", val: "primary"},
 				word[string]{name: "optimistic", refuse: "optimistic transactions are not available in this version; only primary is"})
 		}}},
-		{"max_user_connections", "connections to a node for one user; 0: no limit", optional[int]{&o.MaxUserConnections, func(v *int) value { return integer(v, 0, 1_000_000) }}},
 	}...)
 }
 

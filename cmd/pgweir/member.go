@@ -25,6 +25,7 @@ type member struct {
 	name     string
 	conf     *Cluster
 	log      *slog.Logger
+	current  func() *Config // the configuration in force
 	password *PasswordSource
 	monitor  *health.Monitor
 	catalog  *catalog.Manager
@@ -40,8 +41,8 @@ type sharedMetrics struct {
 }
 
 // newMember wires one cluster.
-func newMember(cfg *Config, cl *Cluster, shared *sharedMetrics, reg prometheus.Registerer, log *slog.Logger) (*member, error) {
-	m := &member{name: cl.Name, conf: cl, log: log.With("cluster", cl.Name), password: NewPasswordSource(cl.Monitor)}
+func newMember(cfg *Config, current func() *Config, cl *Cluster, shared *sharedMetrics, reg prometheus.Registerer, log *slog.Logger) (*member, error) {
+	m := &member{name: cl.Name, conf: cl, current: current, log: log.With("cluster", cl.Name), password: NewPasswordSource(cl.Monitor)}
 	hc, err := m.healthConfig(cfg)
 	if err != nil {
 		return nil, err
@@ -106,17 +107,10 @@ func (m *member) healthConfig(cfg *Config) (health.Config, error) {
 
 // users is who may log in: the users of the configuration, the file, what the nodes say.
 func (m *member) users(cfg *Config) (auth.Source, error) {
-	static := auth.Static{}
-	for name, u := range cfg.Users {
-		if u.Password != "" {
-			secret, err := auth.ParseSecret(string(u.Password))
-			if err != nil {
-				return nil, fmt.Errorf("users.%s.password: %w", name, err)
-			}
-			static[name] = secret
-		}
+	if _, err := passwords(cfg); err != nil {
+		return nil, err
 	}
-	chain := auth.Chain{static, &monitorUser{m: m}}
+	chain := auth.Chain{&configUsers{current: m.current}, &monitorUser{m: m}}
 	if cfg.Auth.File != "" {
 		file, err := auth.NewUserlist(cfg.Auth.File, m.log)
 		if err != nil {
@@ -137,6 +131,48 @@ func (m *member) users(cfg *Config) (auth.Source, error) {
 		chain = append(chain, query)
 	}
 	return chain, nil
+}
+
+// configUsers are the users whose passwords stand in the configuration that is in force now.
+type configUsers struct {
+	current func() *Config
+	known   atomic.Pointer[configPasswords]
+}
+
+// configPasswords are the secrets of one configuration.
+type configPasswords struct {
+	of      *Config
+	secrets auth.Static
+}
+
+// passwords are the secrets that a configuration gives its users.
+func passwords(cfg *Config) (auth.Static, error) {
+	static := auth.Static{}
+	for name, u := range cfg.Users {
+		if u.Password == "" {
+			continue
+		}
+		secret, err := auth.ParseSecret(string(u.Password))
+		if err != nil {
+			return nil, fmt.Errorf("users.%s.password: %w", name, err)
+		}
+		static[name] = secret
+	}
+	return static, nil
+}
+
+// Lookup is the configured secret of the user.
+func (u *configUsers) Lookup(ctx context.Context, user string) (auth.Secret, error) {
+	cfg, known := u.current(), u.known.Load()
+	if known == nil || known.of != cfg {
+		secrets, err := passwords(cfg)
+		if err != nil {
+			return auth.Secret{}, err
+		}
+		known = &configPasswords{cfg, secrets}
+		u.known.Store(known)
+	}
+	return known.secrets.Lookup(ctx, user)
 }
 
 // monitorUser lets the monitor's own user in with the monitor's password, even while no node can
@@ -189,21 +225,25 @@ func (m *member) login(ctx context.Context, database string) (*pgconn.Config, er
 	}
 	// pgconn reads what it is not told from the environment and from files: sslmode, host and the
 	// rest are all told, so that nothing of the surroundings leaks in.
-	conf, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=%s application_name=pgweir",
-		dsnQuote(host), port, dsnQuote(m.conf.Monitor.User), dsnQuote(database), m.conf.ServerTLS.Mode))
+	conf, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=disable application_name=pgweir",
+		dsnQuote(host), port, dsnQuote(m.conf.Monitor.User), dsnQuote(database)))
 	if err != nil {
 		return nil, fmt.Errorf("login of the monitor: %w", err)
 	}
-	tlsConf, err := m.conf.ServerTLS.Config(node.Host)
-	if err != nil {
-		return nil, err
+	conf.Password, conf.Fallbacks, conf.TLSConfig = password, nil, nil
+	encrypted := m.conf.ServerTLS.Tried()
+	switch {
+	case strings.HasPrefix(node.Addr, "/"):
+		encrypted = false // a Unix socket has no TLS
+	case encrypted && m.conf.ServerTLS.PlainAllowed(): // prefer
+		if encrypted, err = offersTLS(ctx, node.Addr); err != nil {
+			return nil, err
+		}
 	}
-	if conf.TLSConfig != nil {
-		conf.TLSConfig = tlsConf
-	}
-	conf.Password, conf.Fallbacks = password, nil
-	if m.conf.ServerTLS.Mode == "prefer" || m.conf.ServerTLS.Mode == "allow" {
-		conf.TLSConfig = nil // what both words accept; the traffic connections negotiate for themselves
+	if encrypted {
+		if conf.TLSConfig, err = m.conf.ServerTLS.Config(node.Host); err != nil {
+			return nil, err
+		}
 	}
 	return conf, nil
 }

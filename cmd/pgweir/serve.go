@@ -163,7 +163,7 @@ func (s *server) buildProxy(cfg *Config) error {
 	}
 	shared := sharedMetrics{health: health.NewMetrics(s.registry), proxy: metrics}
 	for _, cl := range cfg.Clusters {
-		m, err := newMember(cfg, cl, &shared, s.registry, s.log)
+		m, err := newMember(cfg, s.config.Load, cl, &shared, s.registry, s.log)
 		if err != nil {
 			return fmt.Errorf("cluster %q: %w", cl.Name, err)
 		}
