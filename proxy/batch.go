@@ -36,6 +36,7 @@ const (
 type statement struct {
 	parse   []byte       // the whole Parse message; nil when it is too long to keep
 	unit    *router.Unit // what executing it may do
+	shape   []byte       // rowShape of what it returned where it was prepared first; nil: not known
 	version uint64       // another for every definition of this session
 }
 
@@ -330,7 +331,7 @@ func (s *session) define(name, message []byte, unit *router.Unit) *statement {
 	} else {
 		st = &statement{}
 	}
-	st.unit, st.version = unit, s.versions
+	st.unit, st.version, st.shape = unit, s.versions, nil
 	if message == nil {
 		st.parse = nil
 	} else {

@@ -141,7 +141,12 @@ func (srv *Server) cancelRequest(ctx context.Context, st *pgwire.Startup) {
 		return
 	}
 	l := s.running.Load()
-	if l == nil {
+	if l != nil {
+		// What runs next on this connection waits until the node has taken note.
+		l.cancelling.Lock()
+		defer l.cancelling.Unlock()
+	}
+	if l == nil || s.running.Load() != l {
 		select {
 		case s.canceled <- struct{}{}: // a statement that waits for a node is cancelled there
 		default:

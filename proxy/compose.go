@@ -89,6 +89,12 @@ func (k *composer) item(c *chunk, i int) {
 		}
 		k.setPlan(it.name, it.st.version)
 		k.r.push(expectation{typ: it.typ, st: it.st, name: string(it.name)})
+		if len(it.name) > 0 && it.end <= len(k.b) && !describes(c.items[i+1:], it.name) {
+			// The shape of its rows must be known before the statement is used on another lease.
+			k.before(it.end)
+			k.out = pgwire.AppendDescribe(k.out, pgwire.KindStatement, it.name)
+			k.r.push(expectation{typ: pgwire.MsgDescribe, kind: pgwire.KindStatement, swallow: true, st: it.st})
+		}
 	case pgwire.MsgBind:
 		k.provide(it.st, it.name, it.at)
 		k.s.bound(it.portal, it.unit)
@@ -96,6 +102,8 @@ func (k *composer) item(c *chunk, i int) {
 	case pgwire.MsgDescribe:
 		if it.kind == pgwire.KindStatement {
 			k.provide(it.st, it.name, it.at)
+			k.r.push(expectation{typ: it.typ, kind: it.kind, st: it.st})
+			return
 		}
 		k.r.push(expectation{typ: it.typ, kind: it.kind})
 	case pgwire.MsgClose:
@@ -113,6 +121,12 @@ func (k *composer) item(c *chunk, i int) {
 	default:
 		k.r.push(expectation{typ: it.typ, unit: it.unit})
 	}
+}
+
+// describes says whether the client's next message describes the statement.
+func describes(items []item, name []byte) bool {
+	return len(items) > 0 && items[0].typ == pgwire.MsgDescribe && items[0].kind == pgwire.KindStatement &&
+		string(items[0].name) == string(name)
 }
 
 // mentioned makes the lease have all the client's statements where the text may speak of them in SQL:

@@ -17,7 +17,10 @@ type envKey struct {
 // environment is how texts of this session are to be read: its catalog view, its resolved path,
 // its string syntax and encoding. It is made again only when one of these changes.
 func (s *session) environment() *router.Env {
-	db := s.cluster.Catalog.Database(s.target.Database)
+	db := s.catalog
+	if db == nil {
+		db = s.cluster.Catalog.Database(s.target.Database)
+	}
 	view := db.View()
 	if !db.Settled(s.target.Marks.ddl.Load()) {
 		view = nil // DDL has passed by that the view does not know yet
@@ -38,7 +41,9 @@ func (s *session) environment() *router.Env {
 	s.idleTimeout = parseTimeout(unquote(s.setting("idle_session_timeout")))
 	s.readOnly = isOn(s.setting("default_transaction_read_only"))
 	if view != nil {
-		s.env.Path = db.Path(s.role(), s.searchPath(), key.temp)
+		if s.env.Path = db.Path(s.role(), s.searchPath(), key.temp); s.env.Path == nil {
+			s.env.Catalog = nil // without a path nobody knows which names are meant
+		}
 	}
 	return &s.env
 }

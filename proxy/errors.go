@@ -248,6 +248,15 @@ func problemIdle() *problem {
 	return &problem{code: codeIdleSession, message: "terminating connection due to idle-session timeout"}
 }
 
+// problemShape is PostgreSQL's own error for a statement whose rows have changed since it was prepared.
+func problemShape() *problem {
+	return &problem{
+		code: codeNotSupported, message: "cached plan must not change result type",
+		detail: "The statement was prepared on another server when its tables looked different.",
+		hint:   "Prepare it again.",
+	}
+}
+
 // problemCanceled is a statement that was cancelled while it waited.
 func problemCanceled() *problem {
 	return &problem{code: codeCanceled, message: "canceling statement due to user request"}

@@ -32,7 +32,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	r.net = standby && outside && !hinted
 	r.hold = r.net && u != nil && u.Flags&router.FlagCatalog != 0
 	l.node.Live.Outstanding.Add(1)
-	s.running.Store(l)
+	l.begin(s)
 	try.number++
 
 	if s.own.explain && c.executes && s.batch == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,7 +25,8 @@ type lease struct {
 	set        *settings         // what has been SET on it
 	discard    bool              // a DISCARD ALL of the session has not reached it yet
 	statements [router.ClassPrimary + 1]prometheus.Counter
-	used       int64 // health.Clock() when it was last used
+	cancelling sync.Mutex // held while a cancel is on its way to the node
+	used       int64      // health.Clock() when it was last used
 }
 
 // prepared records that the node has a statement.
@@ -151,9 +153,19 @@ func (s *session) giveUp(l *lease) {
 	s.srv.pool.Drop(l.conn)
 }
 
+// begin says that a statement of the session runs on the lease from now on, so that a cancel reaches it;
+// a cancel of the one before, which is still under way, is waited for: it would hit this one.
+func (l *lease) begin(s *session) {
+	l.cancelling.Lock()
+	s.running.Store(l)
+	l.cancelling.Unlock()
+}
+
 // giveBack returns an idle lease to its pool, which wipes it before anybody else gets it.
 func (s *session) giveBack(l *lease) {
+	l.cancelling.Lock() // a cancel that is under way would hit whoever gets it next
 	s.detach(l)
+	l.cancelling.Unlock()
 	s.srv.pool.Put(l.conn)
 }
 

@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"context"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,13 +91,11 @@ func TestConflict(t *testing.T) {
 	both(t, func(t *testing.T, protocol string) {
 		r := newRig(t)
 		c := r.client()
-		times := 1
+		var conflicts atomic.Int64
 		conflict := func(b *backendPG) error {
-			if times == 0 {
-				b.n.on("SELECT 1", nil)
-				return b.execute(&portalPG{sql: "SELECT 1 "})
+			if conflicts.Add(1) > 1 {
+				return b.usual(&portalPG{sql: "SELECT 1"})
 			}
-			times--
 			return b.error("40001", "canceling statement due to conflict with recovery")
 		}
 		r.a().on("SELECT 1", conflict)
@@ -137,6 +138,7 @@ func TestCancel(t *testing.T) {
 		got := c.ready(1)
 		equal(t, "cancelled", strings.TrimPrefix(got, "1 2 "), "E(ERROR 57014) Z(I)")
 		equal(t, "its backend", r.p().cancelledPID(), pid)
+		await(t, "the session waits for its client", func() bool { return r.session(c).running.Load() == nil })
 		must(t, c.Cancel())
 		equal(t, "nothing runs", c.query("SELECT 1"), "T D(standby-a) C(SELECT 1) Z(I)")
 		equal(t, "no cancel reached a node", len(r.p().Cancels)+len(r.a().Cancels), 0)
@@ -474,4 +476,116 @@ func TestOwnSettings(t *testing.T) {
 			Addr: r.addr, User: "alice", Database: "app", Password: "secret", Params: []string{"options", "-c pgweir.route=x"},
 		}), "E(FATAL 22023 pgweir)")
 	})
+}
+
+// TestCancelUnderWay: what runs next on a connection waits for a cancel that is still on its way to it.
+func TestCancelUnderWay(t *testing.T) {
+	gate, dialled := make(chan struct{}), make(chan struct{})
+	var slow atomic.Bool
+	r := newRig(t, withoutB, func(r *rig) {
+		plain := r.dial
+		r.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if slow.Load() {
+				close(dialled)
+				<-gate
+			}
+			return plain(ctx, network, addr)
+		}
+	})
+	c := r.client()
+	c.query("INSERT INTO t VALUES (1)")
+	began, finish := make(chan struct{}), make(chan struct{})
+	r.p().on("INSERT INTO t VALUES (2)", func(b *backendPG) error {
+		close(began)
+		if err := b.StallUntil(finish); err != nil {
+			return err
+		}
+		b.say(pgtest.CommandComplete("INSERT 0 1"))
+		return nil
+	})
+	c.send(pgtest.Query("INSERT INTO t VALUES (2)"))
+	<-began
+	slow.Store(true)
+	cancelled := make(chan error)
+	go func() { cancelled <- c.Cancel() }()
+	<-dialled
+	slow.Store(false)
+	close(finish)
+	equal(t, "finished before", c.ready(1), "C(INSERT 0 1) Z(I)")
+	c.send(pgtest.Query("INSERT INTO t VALUES (3)"))
+	c.silent()
+	equal(t, "the next one waits", r.ran("INSERT INTO t VALUES (3)"), "never")
+	close(gate)
+	must(t, <-cancelled)
+	equal(t, "then it runs", c.ready(1), "C(INSERT 0 1) Z(I)")
+	equal(t, "one cancel", len(r.p().Cancels), 1)
+}
+
+// TestFailedByUs: an error of ours inside a transaction, or in a batch behind a write, fails the node's
+// transaction as well, so that what was before is rolled back.
+func TestFailedByUs(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		lead := ""
+		if protocol == "extended" {
+			lead = "1 2 "
+		}
+		r.forgetAll()
+		c.runs(protocol, "BEGIN")
+		c.runs(protocol, "INSERT INTO t VALUES (1)")
+		equal(t, "ours", c.runs(protocol, "SET pgweir.consistency = 'x'"), "E(ERROR 22023 pgweir) Z(E)")
+		if got := r.p().got(); !strings.HasSuffix(got, "B  "+reservedStatement+" | S") {
+			t.Errorf("the node was not failed: %s", got)
+		}
+		equal(t, "aborted", strings.TrimPrefix(c.runs(protocol, "INSERT INTO t VALUES (2)"), "1 2 "), "E(ERROR 25P02) Z(E)")
+		equal(t, "commit", c.runs(protocol, "COMMIT"), lead+"C(ROLLBACK) Z(I)")
+	})
+	t.Run("a batch behind a write", func(t *testing.T) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		c.send(pgtest.Parse("", "INSERT INTO t VALUES (1)"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Flush())
+		c.until('C')
+		r.forgetAll()
+		c.send(pgtest.Parse("", "SET pgweir.route = 'nowhere'"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync())
+		if got := c.ready(1); strings.Contains(got, "C(INSERT") {
+			t.Error(got)
+		}
+	})
+}
+
+// TestFullPool: who gets no connection in time is told so, and may try again.
+func TestFullPool(t *testing.T) {
+	r := newRig(t, alone, withTarget(func(t *Target) { t.PoolSize, t.WaitTimeout = 1, 40*time.Millisecond }))
+	first := r.client()
+	second := r.client()
+	equal(t, "full", second.query("INSERT INTO t VALUES (1)"), "E(ERROR 53300 pgweir) Z(I)")
+	first.send(pgtest.Terminate())
+	first.end()
+	await(t, "the connection is free", func() bool { return second.query("INSERT INTO t VALUES (2)") == "C(INSERT 0 1) Z(I)" })
+}
+
+// TestDrain: a stopping server lets transactions come to their end, and says goodbye.
+func TestDrain(t *testing.T) {
+	r := newRig(t, withoutB)
+	idle, busy := r.client(), r.client()
+	busy.query("BEGIN")
+	busy.query("INSERT INTO t VALUES (1)")
+	r.stop()
+	equal(t, "idle", idle.end(), "E(FATAL 57P01 pgweir)")
+	equal(t, "in a transaction", busy.query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(T)")
+	equal(t, "its end", busy.query("COMMIT"), "C(COMMIT) Z(I)")
+	equal(t, "then", busy.end(), "E(FATAL 57P01 pgweir)")
+}
+
+// TestCatalogAfterDDL: DDL has the view read again, and is not trusted until that has happened.
+func TestCatalogAfterDDL(t *testing.T) {
+	r := newRig(t)
+	c := r.client()
+	before := r.reads.Load()
+	c.query("CREATE TABLE x (a int)")
+	await(t, "the view is read again", func() bool { return r.reads.Load() > before })
+	if r.cluster.MarksOf("app").ddl.Load() == 0 {
+		t.Error("nobody remembers the DDL")
+	}
 }

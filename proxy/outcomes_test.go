@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,10 +218,9 @@ func readOutcomes() []outcome {
 			return join(o.sql("SELECT 1"), o.stays(), o.ran("SELECT 1"))
 		}},
 		{"waiting for the first byte of a read, one standby dies", nil, func(o *stage) string {
-			once := true
+			var died atomic.Bool
 			die := func(b *backendPG) error {
-				if once {
-					once = false
+				if !died.Swap(true) {
 					return b.die()
 				}
 				b.say(o.lead()...)

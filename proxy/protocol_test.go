@@ -19,6 +19,10 @@ func bindExecute(name string) []pgtest.Message {
 	return []pgtest.Message{pgtest.Bind("", name), pgtest.Execute("", 0), pgtest.Sync()}
 }
 
+// injected is what a node was sent, without the question for the shape of the rows that may travel with an
+// injected Parse.
+func injected(n *fakePG) string { return strings.Replace(n.got(), "D S s1 | S | ", "", 1) }
+
 // TestPreparedOnBothLeases: a statement that the client has prepared is there on whichever node
 // answers, in the client's newest version, and nowhere when it was closed.
 func TestPreparedOnBothLeases(t *testing.T) {
@@ -28,7 +32,7 @@ func TestPreparedOnBothLeases(t *testing.T) {
 	equal(t, "first use", c.run(append([]pgtest.Message{pgtest.Parse("s1", "SELECT 1")}, bindExecute("s1")...)...), "1 2 D(standby-a) C(SELECT 1) Z(I)")
 	r.toPrimary(true)
 	equal(t, "on the primary", c.run(bindExecute("s1")...), "2 D(primary) C(SELECT 1) Z(I)")
-	equal(t, "injection", r.p().got(), "P s1 SELECT 1 | B  s1 | E SELECT 1 | S")
+	equal(t, "injection", injected(r.p()), "P s1 SELECT 1 | B  s1 | E SELECT 1 | S")
 	r.forgetAll()
 	equal(t, "again", c.run(bindExecute("s1")...), "2 D(primary) C(SELECT 1) Z(I)")
 	equal(t, "no second injection", r.p().got(), "B  s1 | E SELECT 1 | S")
@@ -37,7 +41,7 @@ func TestPreparedOnBothLeases(t *testing.T) {
 	r.toPrimary(false)
 	r.forgetAll()
 	equal(t, "the new version on the standby", c.run(bindExecute("s1")...), "2 D(standby-a 1) C(SELECT 1) Z(I)")
-	equal(t, "replaced there", r.a().got(), "C S s1 | P s1 VALUES (1) | B  s1 | E VALUES (1) | S")
+	equal(t, "replaced there", injected(r.a()), "C S s1 | P s1 VALUES (1) | B  s1 | E VALUES (1) | S")
 	equal(t, "described elsewhere", func() string {
 		r.toPrimary(true)
 		return c.run(pgtest.DescribeStatement("s1"), pgtest.Sync())

@@ -25,7 +25,7 @@ type expectation struct {
 	kind    byte         // Describe, Close: pgwire.KindStatement or KindPortal; a swallowed Query: the status it must leave
 	swallow bool         // we asked, not the client
 	unit    *router.Unit // Query, Execute
-	st      *statement   // Parse
+	st      *statement   // Parse; Describe: whose shape the answer tells
 	name    string       // Parse, Close: the statement; Bind: the portal
 }
 
@@ -46,6 +46,7 @@ type relay struct {
 
 	// The rest belongs to the goroutine that relays.
 	duplex   bool // another goroutine sends meanwhile
+	quote    bool // nothing is the client's: errors are only kept in refusal
 	hold     bool // keep back up to keepBack bytes
 	net      bool // a refusal of the standby may be swallowed
 	wrote    bool // replies leave a write mark
@@ -223,10 +224,7 @@ func (r *relay) message(typ byte, body []byte) (keep bool, err error) {
 	case pgwire.MsgParameterDescription:
 		return r.pop(pgwire.MsgDescribe, false)
 	case pgwire.MsgRowDescription, pgwire.MsgNoData:
-		if e := r.front(); e != nil && e.typ == pgwire.MsgQuery {
-			return r.keep(e), nil
-		}
-		return r.pop(pgwire.MsgDescribe, true)
+		return r.described(typ, body)
 	case pgwire.MsgCommandComplete, pgwire.MsgEmptyQueryResponse, pgwire.MsgPortalSuspended:
 		return r.completed(typ, body)
 	case pgwire.MsgFunctionCallResponse:
@@ -280,6 +278,21 @@ func (r *relay) pop(typ byte, last bool) (bool, error) {
 		r.advance()
 	}
 	return r.keep(e), nil
+}
+
+// described is the last answer to a Describe, or the beginning of a simple query's rows.
+func (r *relay) described(typ byte, body []byte) (bool, error) {
+	e := r.front()
+	if e == nil {
+		return false, fmt.Errorf("%w: RowDescription out of order", errHostile)
+	}
+	if e.typ == pgwire.MsgQuery {
+		return r.keep(e), nil
+	}
+	if e.st != nil && (e.st.shape == nil || !e.swallow) {
+		e.st.shape = rowShape(typ, body)
+	}
+	return r.pop(pgwire.MsgDescribe, true)
 }
 
 // advance drops the oldest expectation.
@@ -421,7 +434,9 @@ func (r *relay) error(body []byte) (bool, error) {
 		r.discard = true
 		r.withdraw()
 	}
-	swallow := e.swallow && e.typ != pgwire.MsgParse && e.typ != pgwire.MsgClose
+	// What fails of what we put in front of the client's messages is the client's error to hear.
+	swallow := e.swallow && e.typ != pgwire.MsgParse && e.typ != pgwire.MsgClose && e.typ != pgwire.MsgDescribe
+	swallow = swallow || r.quote
 	if e.typ != pgwire.MsgQuery && e.typ != pgwire.MsgFunctionCall {
 		r.skip()
 	}

@@ -96,7 +96,9 @@ type rig struct {
 	cluster *Cluster
 	addr    string
 	cfg     Config
-	reads   atomic.Int64 // of the catalog
+	reads   atomic.Int64                                                      // of the catalog
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error) // instead of the pool's own
+	stop    func()                                                            // begins to stop the server
 
 	mu     sync.Mutex
 	target Target
@@ -150,6 +152,8 @@ func newRig(t testing.TB, options ...rigOption) *rig {
 	poolConfig := pool.DefaultConfig()
 	poolConfig.NodeSettings = nil
 	poolConfig.LoginTimeout = 5 * time.Second
+	poolConfig.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) { return r.dial(ctx, network, addr) }
+	r.dial = (&net.Dialer{}).DialContext
 	p, err := pool.New(poolConfig, poolMetrics)
 	must(t, err)
 	catConfig := catalog.DefaultConfig()
@@ -192,9 +196,10 @@ func newRig(t testing.TB, options ...rigOption) *rig {
 	must(t, err)
 	r.addr = l.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = cat.Run(ctx) })
-	wg.Go(func() { r.srv.Serve(ctx, 100*time.Millisecond, l) })
+	wg.Go(func() { r.srv.Serve(ctx, 5*time.Second, l) })
 	t.Cleanup(func() {
 		stop()
 		wg.Wait()

@@ -8,6 +8,7 @@ import (
 
 	"pgweir/health"
 	"pgweir/internal/auth"
+	"pgweir/internal/catalog"
 	"pgweir/internal/pgwire"
 	"pgweir/router"
 )
@@ -26,7 +27,6 @@ type session struct {
 
 	startupParams []pgwire.Param // what every node login of this session starts with
 	startupKey    string
-	options       []pgwire.Param // settings of the startup packet that are ours: pgweir.route …
 	pid           uint32
 	secret        []byte
 	offloaded     bool
@@ -45,7 +45,6 @@ type session struct {
 	dead        bool // the open transaction's lease is gone: 25P02 until ROLLBACK
 	txWrote     bool
 	txDDL       bool // the open transaction changed the catalog
-	txRead      bool
 	txOnly      bool // the open transaction is read-only and runs on a standby
 	inDuplex    bool // another goroutine reads the lease
 	draining    bool // the server is stopping
@@ -63,7 +62,8 @@ type session struct {
 	named                  map[string]*statement
 	pending                []definition // what the node has completed and settle makes the session's
 	portals                map[string]*router.Unit
-	portal                 *router.Unit // the unnamed one
+	portal                 *router.Unit      // the unnamed one
+	catalog                *catalog.Database // nil until it was read once
 	env                    router.Env
 	envOf                  envKey
 	idleTimeout            time.Duration
@@ -209,6 +209,18 @@ func (s *session) carry(c *chunk) error {
 			}
 			continue
 		}
+		p, err := s.checkShapes(c, l)
+		if err != nil {
+			s.lost(l, err)
+			s.giveUp(l)
+			if try.replays++; try.replays < 3 && s.st.tx == txIdle {
+				continue
+			}
+			p = problemReplay(err)
+		}
+		if p != nil {
+			return s.refuse(c, p)
+		}
 		again, err := s.exchange(c, l, &try, began)
 		if err != nil || !again {
 			return err
@@ -244,13 +256,16 @@ type attempt struct {
 	holdEnd  int64
 	vouchEnd int64
 	held     time.Duration
-	cause    string // of the rerun, for metrics
 	decision router.Decision
 }
 
 // classify says what a text may do, with the names as this session sees them.
 func (s *session) classify(sql []byte) *router.Unit {
-	return s.srv.classifier.Classify(sql, s.environment())
+	u := s.srv.classifier.Classify(sql, s.environment())
+	if u.Flags&router.FlagUnknownName != 0 {
+		s.catalog.Missed()
+	}
+	return u
 }
 
 // bound records what executing a portal may do.
@@ -313,6 +328,9 @@ func (s *session) mark(l *lease, wrote bool) {
 func (s *session) fillClient() error {
 	for {
 		l := s.watched()
+		if s.envOf.set != s.st.effective && !s.inDuplex {
+			s.environment() // the time-outs of the session may have changed
+		}
 		if s.inDuplex {
 			return s.client.Fill() // the relay reads the lease
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"pgweir/health"
 	"pgweir/internal/auth"
 	"pgweir/internal/pgwire"
 	"pgweir/router"
@@ -380,9 +379,13 @@ func (s *session) startup(st *pgwire.Startup) error {
 
 // begin finds what a login on the primary starts with and tells the client that it is in.
 func (s *session) begin(st *pgwire.Startup) error {
-	if _, err := s.cluster.Catalog.Load(s.ctx, s.target.Database); err != nil && s.ctx.Err() != nil {
+	// Without a view the session works all the same: whatever names anything goes to the primary.
+	view, err := s.cluster.Catalog.Load(s.ctx, s.target.Database)
+	if err != nil && s.ctx.Err() != nil {
 		return s.cause()
 	}
+	s.catalog = view
+
 	base, err := s.srv.bases.get(s)
 	if err != nil {
 		return err
@@ -529,14 +532,4 @@ func (s *session) close() {
 	}
 	s.srv.keys.unregister(s)
 	s.cancel(nil)
-}
-
-// nodeByID finds a node in a snapshot, nil when it left.
-func nodeByID(snap *health.Snapshot, id int) *health.Node {
-	for _, n := range snap.Nodes {
-		if n.ID == id {
-			return n
-		}
-	}
-	return nil
 }

@@ -54,7 +54,7 @@ func (s *session) tunnel(st *pgwire.Startup) error {
 	if err := s.client.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	s.running.Store(l)
+	l.begin(s)
 	defer s.running.Store(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() {

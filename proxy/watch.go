@@ -78,9 +78,10 @@ func (c *clock) arm(w *watch, seq uint32) {
 	}
 }
 
-// The states of a watch, in the low bits of its word; the rest counts the waits.
+// The states of a watch, in the low bits of its word; the rest counts the waits. With no bit set it
+// is off.
 const (
-	watchOff uint32 = iota
+	_ uint32 = iota
 	watchArmed
 	watchOn
 	watchSpoke
@@ -128,7 +129,7 @@ func (w *watch) begin(seq uint32, wg *sync.WaitGroup) {
 func (w *watch) stop() (spoke bool, err error) {
 	word := w.word.Load()
 	seq := word >> watchBits
-	if w.word.CompareAndSwap(seq<<watchBits|watchArmed, seq<<watchBits|watchOff) {
+	if w.word.CompareAndSwap(seq<<watchBits|watchArmed, seq<<watchBits) {
 		return false, nil
 	}
 	if w.word.CompareAndSwap(seq<<watchBits|watchOn, seq<<watchBits|watchStop) {

@@ -156,16 +156,16 @@ type Routing struct {
 // Overrides are the settings that a session's listener, user and database may change; nil:
 // this level does not say. Config.Settings resolves them.
 type Overrides struct {
-	Route              *router.RouteMode
-	Consistency        *router.Consistency
-	ReadFrom           *[]string
-	ReadsOnPrimary     *router.ReadsOnPrimary
-	Prefer             *string // zone or none
-	Offload            *int    // percentage of sessions
-	FreshnessWait      *time.Duration
-	PoolMode           *string // session
-	PoolSize           *int
-	Transactions       *string // primary
+	Route          *router.RouteMode
+	Consistency    *router.Consistency
+	ReadFrom       *[]string
+	ReadsOnPrimary *router.ReadsOnPrimary
+	Prefer         *string // zone or none
+	Offload        *int    // percentage of sessions
+	FreshnessWait  *time.Duration
+	PoolMode       *string // session
+	PoolSize       *int
+	Transactions   *string // primary
 }
 
 // Database is what a client gets that asks for its name.
@@ -200,10 +200,10 @@ type Settings struct {
 	Offload        int
 	// FreshnessWait is the value for the session's level; a session that changes its level
 	// asks WaitAt.
-	FreshnessWait      time.Duration
-	PoolMode           string
-	PoolSize           int
-	Transactions       string
+	FreshnessWait time.Duration
+	PoolMode      string
+	PoolSize      int
+	Transactions  string
 
 	wait *time.Duration
 }
@@ -258,15 +258,15 @@ func (c *Config) Settings(listener int, database, user string) (Settings, error)
 
 	s := Settings{
 		Cluster: cluster, Entry: db.Name, DBName: db.DBName,
-		ListenerRoute:      c.Listen[listener].Route,
-		Route:              first(levels, func(o *Overrides) *router.RouteMode { return o.Route }),
-		Consistency:        first(levels, func(o *Overrides) *router.Consistency { return o.Consistency }),
-		ReadFrom:           first(levels, func(o *Overrides) *[]string { return o.ReadFrom }),
-		ReadsOnPrimary:     first(levels, func(o *Overrides) *router.ReadsOnPrimary { return o.ReadsOnPrimary }),
-		Offload:            first(levels, func(o *Overrides) *int { return o.Offload }),
-		PoolMode:           first(levels, func(o *Overrides) *string { return o.PoolMode }),
-		PoolSize:           first(levels, func(o *Overrides) *int { return o.PoolSize }),
-		Transactions:       first(levels, func(o *Overrides) *string { return o.Transactions }),
+		ListenerRoute:  c.Listen[listener].Route,
+		Route:          first(levels, func(o *Overrides) *router.RouteMode { return o.Route }),
+		Consistency:    first(levels, func(o *Overrides) *router.Consistency { return o.Consistency }),
+		ReadFrom:       first(levels, func(o *Overrides) *[]string { return o.ReadFrom }),
+		ReadsOnPrimary: first(levels, func(o *Overrides) *router.ReadsOnPrimary { return o.ReadsOnPrimary }),
+		Offload:        first(levels, func(o *Overrides) *int { return o.Offload }),
+		PoolMode:       first(levels, func(o *Overrides) *string { return o.PoolMode }),
+		PoolSize:       first(levels, func(o *Overrides) *int { return o.PoolSize }),
+		Transactions:   first(levels, func(o *Overrides) *string { return o.Transactions }),
 	}
 	if s.DBName == "" {
 		s.DBName = database
@@ -325,15 +325,15 @@ func DefaultConfig() *Config {
 			Routing:           Routing{Opaque: "pin"},
 		},
 		Overrides: Overrides{
-			Route:              new(router.RouteAuto),
-			Consistency:        new(router.ConsistencyApplication),
-			ReadFrom:           new([]string),
-			ReadsOnPrimary:     new(router.ReadsFallback),
-			Prefer:             new("none"),
-			Offload:            new(100),
-			PoolMode:           new("session"),
-			PoolSize:           new(20),
-			Transactions:       new("primary"),
+			Route:          new(router.RouteAuto),
+			Consistency:    new(router.ConsistencyApplication),
+			ReadFrom:       new([]string),
+			ReadsOnPrimary: new(router.ReadsFallback),
+			Prefer:         new("none"),
+			Offload:        new(100),
+			PoolMode:       new("session"),
+			PoolSize:       new(20),
+			Transactions:   new("primary"),
 		},
 		Databases:          map[string]*Database{},
 		Users:              map[string]*User{},
