@@ -259,6 +259,10 @@ func TestMonitorFailover(t *testing.T) {
 		if s := r.Snapshot(); s.Epoch != epoch+1 || s.Timeline != 2 || s.Named("c").State != StateLagging {
 			t.Fatalf("epoch %d after %d, timeline %d, c %s: a standby of the old line must not read", s.Epoch, epoch, s.Timeline, s.Named("c").State)
 		}
+		r.after(300 * time.Millisecond)
+		if n := r.happened(EventQuarantined); n != 0 {
+			t.Errorf("%d quarantine events about a node that is down", n)
+		}
 		r.nodes["a"].set(func(f *fakeNode) { f.refuse, f.start = nil, 2 })
 		if s := r.after(500 * time.Millisecond); s.Named("a").Role != RoleOther || !strings.Contains(s.Named("a").Detail, "quarantined") {
 			t.Fatalf("old primary: %s %s", s.Named("a").Role, s.Named("a").Detail)
