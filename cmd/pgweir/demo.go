@@ -272,6 +272,9 @@ func (d *demo) name(port int) string {
 
 // interact prints the DSN, shows who answers what and does what the person types, until ctx ends.
 func (d *demo) interact(ctx context.Context, stdin io.Reader) error {
+	if err := d.tourCreate(ctx); err != nil {
+		return err
+	}
 	c, err := d.connect(ctx)
 	if err != nil {
 		return err

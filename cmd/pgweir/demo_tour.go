@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -94,9 +95,6 @@ const (
 
 // show writes once and reads a few times, and prints who answered.
 func (d *demo) show(ctx context.Context, c *demoClient) error {
-	if _, err := c.ask(ctx, demoCreate); err != nil {
-		return err
-	}
 	w, err := c.answer(ctx, demoInsert)
 	if err != nil {
 		return err
@@ -117,6 +115,9 @@ func (d *demo) show(ctx context.Context, c *demoClient) error {
 func (d *demo) tour(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("the tour took longer than two minutes"))
 	defer cancel()
+	if err := d.tourCreate(ctx); err != nil {
+		return err
+	}
 	c, err := d.connect(ctx)
 	if err != nil {
 		return d.failed("connect", err)
@@ -141,12 +142,24 @@ func (d *demo) failed(step string, err error) error {
 	return fmt.Errorf("demo --check: %s: %w", step, err)
 }
 
-// tourBefore is the part of the tour with the first primary; it returns how many rows there are.
-func (d *demo) tourBefore(ctx context.Context, c *demoClient, primary *localpg.Node) (int64, error) {
-	if _, err := c.ask(ctx, demoCreate); err != nil {
-		return 0, d.failed("create a table", err)
+// tourCreate makes the table, over a connection of its own, and waits until reads of it spread: the
+// proxy reads the catalog again after DDL.
+func (d *demo) tourCreate(ctx context.Context) error {
+	c, err := d.connect(ctx)
+	if err != nil {
+		return d.failed("connect", err)
+	}
+	_, err = c.ask(ctx, demoCreate)
+	c.close(ctx)
+	if err != nil {
+		return d.failed("create a table", err)
 	}
 	d.say("✔ CREATE TABLE sample")
+	return d.readFrom(ctx, d.cluster.Nodes[1], 0)
+}
+
+// tourBefore is the part of the tour with the first primary; it returns how many rows there are.
+func (d *demo) tourBefore(ctx context.Context, c *demoClient, primary *localpg.Node) (int64, error) {
 	var rows int64
 	for range 3 {
 		a, err := c.answer(ctx, demoInsert)
@@ -177,19 +190,15 @@ func (d *demo) tourBefore(ctx context.Context, c *demoClient, primary *localpg.N
 	return rows, nil
 }
 
-// readFrom reads, on a connection of its own, until the node has answered; every answer on the
-// way must be right.
+// readFrom reads, each time over a new connection, until the node has answered; every answer on
+// the way must be right.
 func (d *demo) readFrom(ctx context.Context, n *localpg.Node, rows int64) error {
 	step := fmt.Sprintf("read from %s", n.Name)
-	c, err := d.connect(ctx)
-	if err != nil {
-		return d.failed(step, err)
-	}
-	defer c.close(ctx)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for began := time.Now(); time.Since(began) < 20*time.Second; {
-		a, err := c.answer(ctx, demoSelect)
+	var why string
+	for began := time.Now(); time.Since(began) < 30*time.Second; {
+		a, reason, err := d.readOnce(ctx)
 		if err == nil && a.count != rows {
 			err = fmt.Errorf("%s shows %d rows of %d", d.name(a.port), a.count, rows)
 		}
@@ -200,13 +209,29 @@ func (d *demo) readFrom(ctx context.Context, n *localpg.Node, rows int64) error 
 			d.say("✔ SELECT count(*) → %d        answered by %s, a standby", a.count, d.name(a.port))
 			return nil
 		}
+		why = reason
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return d.failed(step, context.Cause(ctx))
 		}
 	}
-	return d.failed(step, errors.New("it answered nothing for 20 s"))
+	return d.failed(step, fmt.Errorf("it answered nothing for 30 s; the last read went to: %s", why))
+}
+
+// readOnce reads over a new connection and asks why the read went where it went.
+func (d *demo) readOnce(ctx context.Context) (answer, string, error) {
+	c, err := d.connect(ctx)
+	if err != nil {
+		return answer{}, "", err
+	}
+	defer c.close(ctx)
+	a, err := c.answer(ctx, demoSelect)
+	if err != nil {
+		return answer{}, "", err
+	}
+	why, err := c.ask(ctx, "SHOW pgweir.last_route")
+	return a, strings.Join(why, " "), err
 }
 
 // tourFailover kills the primary and goes on writing and reading over the same connection.
