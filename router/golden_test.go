@@ -152,11 +152,13 @@ func describeEffect(e *Effect) string {
 // quietFlags are not written into golden files: the class and the reason say them.
 const quietFlags = FlagMayCommit | FlagReads
 
-// golden is describe without what is implied.
+// golden is describe without what is implied, with where an ordinary session's unit goes.
 func golden(u *Unit) string {
 	n := *u
 	n.Flags &^= quietFlags
-	return describe(&n)
+	words := strings.SplitN(describe(&n), " ", 4)
+	target := Route(u, View{Offloaded: true}, testCluster(), testNow).Target.String()
+	return strings.Join(slices.Insert(words, min(3, len(words)), target), " ")
 }
 
 // goldenMatch reports whether a verdict is the one wanted: its first words have to be, and
