@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"pgweir/health"
 	"pgweir/internal/pgwire"
@@ -14,6 +15,8 @@ import (
 // base is what a login of one (cluster, database, user, startup parameters) on the primary starts with.
 // It is immutable.
 type base struct {
+	read     int64          // health.Clock() when the node was asked
+	syncOff  bool           // synchronous_commit is off
 	params   []pgwire.Param // ParameterStatus, in the node's order
 	settings map[string]string
 }
@@ -60,6 +63,10 @@ type bases struct {
 	}
 }
 
+// baseTTL is how long logins are answered from what a node has said before: ALTER ROLE … SET and a
+// reload of the server change it.
+const baseTTL = 30 * time.Second
+
 // maxBases bounds what is remembered; startup parameters are the clients' to choose.
 const maxBases = 10_000
 
@@ -69,7 +76,7 @@ func (b *bases) get(s *session) (*base, error) {
 	b.mu.Lock()
 	known := b.mu.m[key]
 	b.mu.Unlock()
-	if known != nil {
+	if known != nil && health.Clock()-known.read < int64(baseTTL) {
 		return known, nil
 	}
 	l, err := s.firstLease()
@@ -150,7 +157,7 @@ func (p *problem) asLogin() error {
 
 // readBase asks a new lease what it starts with.
 func (s *session) readBase(l *lease) (*base, error) {
-	b := &base{params: append([]pgwire.Param(nil), l.conn.Params...), settings: make(map[string]string)}
+	b := &base{read: health.Clock(), params: append([]pgwire.Param(nil), l.conn.Params...), settings: make(map[string]string)}
 	names := baseSettings()
 	var sql strings.Builder
 	for i, n := range names {
@@ -184,6 +191,7 @@ func (s *session) readBase(l *lease) (*base, error) {
 		case pgwire.MsgErrorResponse:
 			return nil, errors.New("node refused to show a session's settings")
 		case pgwire.MsgReadyForQuery:
+			b.syncOff = isOff(b.settings["synchronous_commit"])
 			return b, nil
 		}
 	}

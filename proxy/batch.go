@@ -35,9 +35,10 @@ const (
 // statement is one prepared statement as the client defined it.
 type statement struct {
 	parse   []byte       // the whole Parse message; nil when it is too long to keep
-	unit    *router.Unit // what executing it may do
-	shape   []byte       // rowShape of what it returned where it was prepared first; nil: not known
-	version uint64       // another for every definition of this session
+	unit    *router.Unit // what executing it may do, as read with env
+	env     envKey
+	shape   []byte // rowShape of what it returned where it was prepared first; nil: not known
+	version uint64 // another for every definition of this session
 }
 
 // item is one message of a chunk that has an answer.
@@ -275,7 +276,7 @@ func (s *session) parseItem(c *chunk, it *item, body []byte) {
 			c.portals = c.portals || len(v.Portal) > 0
 		}
 		if it.st != nil {
-			it.unit = it.st.unit
+			it.unit = s.refreshed(it.st)
 			s.join(c, it.unit)
 		}
 	case pgwire.MsgDescribe, pgwire.MsgClose:
@@ -286,7 +287,7 @@ func (s *session) parseItem(c *chunk, it *item, body []byte) {
 			it.portal, it.name = it.name, nil
 		}
 		if it.st != nil && it.typ == pgwire.MsgDescribe {
-			s.join(c, it.st.unit)
+			s.join(c, s.refreshed(it.st))
 		}
 	case pgwire.MsgExecute:
 		portal, limit, err := pgwire.ParseExecute(body)
@@ -331,7 +332,7 @@ func (s *session) define(name, message []byte, unit *router.Unit) *statement {
 	} else {
 		st = &statement{}
 	}
-	st.unit, st.version, st.shape = unit, s.versions, nil
+	st.unit, st.env, st.version, st.shape = unit, s.envOf, s.versions, nil
 	if message == nil {
 		st.parse = nil
 	} else {

@@ -27,6 +27,7 @@ func (s *session) environment() *router.Env {
 	}
 	key := envKey{set: s.st.effective, catalog: view, temp: s.st.pins[router.PinTemp], made: true}
 	if key == s.envOf {
+		s.resolveDoubts()
 		return &s.env
 	}
 	s.envOf = key
@@ -45,6 +46,7 @@ func (s *session) environment() *router.Env {
 			s.env.Catalog = nil // without a path nobody knows which names are meant
 		}
 	}
+	s.resolveDoubts()
 	return &s.env
 }
 

@@ -24,6 +24,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 		s.join(c, s.srv.incomplete) // what is still to come may write
 		u = c.unit
 	}
+	s.announceSync(u)
 	r.wrote = u != nil && c.executes && (u.Mark == router.MarkWrite && !u.OnlyTx || s.txWrote && u.Flags&router.FlagMayCommit != 0)
 	// A Sync that ends a flushed batch makes durable what that wrote, and shows what it read.
 	r.wrote = r.wrote || s.batch != nil && s.txWrote
@@ -238,6 +239,12 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 			s.learn(c)
 		}
 	}
+	if c.unit != nil && c.unit.Flags&router.FlagOpaque != 0 && !r.failed {
+		known := c.unit.Flags&router.FlagUnknownName == 0
+		if known || !s.doubt(c) {
+			s.st.pins[router.PinOpaque] = true
+		}
+	}
 	s.client.Discard(c.n)
 	c.n = 0
 	s.settleStatements()
@@ -255,6 +262,8 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 		s.txDDL = s.st.tx != txIdle || s.batch != nil
 		s.target.Marks.ddl.Store(s.cluster.Catalog.Invalidate(s.target.Database))
 	}
+	s.countPin()
+	s.settleSync()
 	l.used = s.cluster.observe(c, l, s.decision, began, sentAt)
 }
 
@@ -280,9 +289,6 @@ func (s *session) settleTx(c *chunk, l *lease) {
 	}
 	if c.unit != nil && c.executes && c.unit.Mark == router.MarkWrite && !c.unit.OnlyTx {
 		s.txWrote = true
-	}
-	if c.unit != nil && c.unit.Flags&router.FlagOpaque != 0 && !r.failed {
-		s.st.pins[router.PinOpaque] = true
 	}
 	inBatch := c.end != endSync && c.end != endFunction && !(c.end == endQuery && !r.skipping)
 	if inBatch && c.end != endJunk {

@@ -37,6 +37,7 @@ type fakePG struct {
 	startup   func(b *backendPG) error
 	backends  []*backendPG
 	cancelled uint32
+	column    string
 }
 
 // newFakePG starts a node.
@@ -371,7 +372,7 @@ func (b *backendPG) describe(kind byte, name string) error {
 		b.say(pgtest.ParameterDescription())
 	}
 	if returnsRows(sql) {
-		b.say(pgtest.RowDescription("v"))
+		b.say(pgtest.RowDescription(b.n.shapeName()))
 	} else {
 		b.say(pgtest.NoData())
 	}
@@ -588,6 +589,23 @@ func (b *backendPG) copy(sql string) error {
 			return b.message(m)
 		}
 	}
+}
+
+// setShape has the node describe its rows otherwise.
+func (n *fakePG) setShape(column string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.column = column
+}
+
+// shapeName is the name of the column that every query returns.
+func (n *fakePG) shapeName() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.column == "" {
+		return "v"
+	}
+	return n.column
 }
 
 // backendOf is a connection that fits.

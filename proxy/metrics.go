@@ -22,6 +22,7 @@ type Metrics struct {
 	freshDelay   *prometheus.HistogramVec
 	held         *prometheus.GaugeVec
 	clients      *prometheus.GaugeVec
+	pinned       *prometheus.GaugeVec
 	logins       *prometheus.CounterVec
 	misroutes    *prometheus.CounterVec
 	hintsIgnored *prometheus.CounterVec
@@ -59,6 +60,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		freshDelay:   histogram("freshness_delay_seconds", "Time that reads waited for a fresh standby, by the node that answered.", 100e-6, "cluster", "node"),
 		held:         gauge("writes_held", "Statements that wait for a primary.", "cluster"),
 		clients:      gauge("clients", "Logged-in clients.", "cluster", "state"),
+		pinned:       gauge("pinned_clients", "Clients that keep their primary connection, by the first reason.", "cluster", "reason"),
 		logins:       counter("logins_total", "Logins of clients by method and result.", "method", "result"),
 		misroutes:    counter("misroutes_seen_total", "Refusals of standbys that reached a client.", "cluster"),
 		hintsIgnored: counter("hints_ignored_total", "Hints that came when the transaction had a node already.", "cluster"),
@@ -67,7 +69,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{
 		m.statements, m.routes, m.shadow, m.reroutes, m.seconds, m.overhead, m.hold, m.freshDelay, m.held, m.clients,
-		m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.localOnly,
+		m.pinned, m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.localOnly,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -125,6 +127,9 @@ func (m *Metrics) cluster(name string) *clusterMetrics {
 		m.reroutes.WithLabelValues(name, cause)
 	}
 	m.clients.WithLabelValues(name, "connected")
+	for p := router.PinNone + 1; p <= router.PinSequence; p++ {
+		m.pinned.WithLabelValues(name, p.String())
+	}
 	return c
 }
 
@@ -162,6 +167,25 @@ func (m *Metrics) ofNode(cluster, node string) (c [router.ClassPrimary + 1]prome
 		c[class] = m.statements.WithLabelValues(cluster, node, router.Class(class).String())
 	}
 	return c
+}
+
+// countPin counts the session under the pin that it has now.
+func (s *session) countPin() {
+	if p := s.st.held(); p != s.pinShown {
+		s.showPin(p)
+	}
+}
+
+// showPin counts the session under another pin.
+func (s *session) showPin(p router.Pin) {
+	pinned := s.srv.metrics.pinned
+	if s.pinShown != router.PinNone {
+		pinned.WithLabelValues(s.cluster.Name, s.pinShown.String()).Dec()
+	}
+	if p != router.PinNone {
+		pinned.WithLabelValues(s.cluster.Name, p.String()).Inc()
+	}
+	s.pinShown = p
 }
 
 // login counts a login.

@@ -145,7 +145,13 @@ func (s *session) decide(c *chunk, try *attempt) router.Decision {
 			v.Held = l.node
 		}
 	}
-	return router.Route(u, v, snap, now)
+	d := router.Route(u, v, snap, now)
+	if d.Reason == router.ReasonShadow && try.number == 0 {
+		v.Mode, v.ListenerMode = router.RouteAuto, router.RouteAuto
+		auto := router.Route(u, v, snap, now)
+		s.cluster.metrics.shadow.at(auto.Target, auto.Reason).Inc()
+	}
+	return d
 }
 
 // incompletePart says whether the chunk is a part of a batch that must not be on a standby, because
@@ -234,7 +240,7 @@ func (s *session) view(try *attempt) router.View {
 	}
 	v := router.View{
 		Mode: t.Route, ListenerMode: t.ListenerRoute, Offloaded: s.offloaded, SessionHint: s.own.route,
-		Consistency: level, OnPrimary: t.OnPrimary, Pinned: s.st.pinned(),
+		Consistency: level, OnPrimary: t.OnPrimary, Pinned: s.pinned(),
 		UnsafeEncoding: s.env.UnsafeEncoding, Serializable: s.serializable,
 		ReadFrom: t.ReadFrom, PreferZone: t.Zone, MaxLagBytes: t.MaxLagBytes, MaxLagTime: t.MaxLagTime, Avoid: try.avoid,
 		LocalHint: s.own.routeLocal, ReadOnly: s.readOnly, FreshnessWait: s.freshnessLeft(try),
@@ -248,6 +254,14 @@ func (s *session) view(try *attempt) router.View {
 		v.Held, v.Sticky = l.node, true
 	}
 	return v
+}
+
+// pinned is why the session's reads stay on its primary connection, doubts included.
+func (s *session) pinned() router.Pin {
+	if p := s.st.pinned(); p != router.PinNone || len(s.doubts) == 0 {
+		return p
+	}
+	return router.PinOpaque
 }
 
 // freshnessLeft is how much longer the chunk may wait for a sample.

@@ -7,6 +7,7 @@ import (
 
 	"pgweir/health"
 	"pgweir/internal/pgtest"
+	"pgweir/router"
 )
 
 // toPrimary has all reads go to the primary from now on; back undoes it.
@@ -361,4 +362,55 @@ func TestReadOnlyTransaction(t *testing.T) {
 		equal(t, "never ran", r.ran("INSERT INTO t VALUES (1)"), "never")
 		equal(t, "goes on", c.query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
 	})
+}
+
+// TestShape: a statement that was described on one node and would return other rows on the other is refused
+// there as PostgreSQL refuses it, and nothing runs.
+func TestShape(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	c.run(append([]pgtest.Message{pgtest.Parse("s1", "SELECT 1"), pgtest.DescribeStatement("s1")}, bindExecute("s1")...)...)
+	r.toPrimary(true)
+	equal(t, "the same rows", c.run(bindExecute("s1")...), "2 D(primary) C(SELECT 1) Z(I)")
+	r.toPrimary(false)
+	c.run(append([]pgtest.Message{pgtest.Parse("s2", "SELECT 2"), pgtest.DescribeStatement("s2")}, bindExecute("s2")...)...)
+	r.p().setShape("other")
+	r.toPrimary(true)
+	equal(t, "other rows", c.run(bindExecute("s2")...), "E(ERROR 0A000 pgweir) Z(I)")
+	equal(t, "did not run", r.ran("SELECT 2"), "standby-a=1")
+	equal(t, "as PostgreSQL, also when it is described", c.run(append([]pgtest.Message{pgtest.DescribeStatement("s2")}, bindExecute("s2")...)...), "E(ERROR 0A000 pgweir) Z(I)")
+}
+
+// TestGlobal: at level global a standby answers only with a sample that was asked for after the read came.
+func TestGlobal(t *testing.T) {
+	r := newRig(t, withoutB, withTarget(func(t *Target) {
+		t.Consistency = router.ConsistencyGlobal
+		t.FreshnessWait = func(router.Consistency) time.Duration { return 5 * time.Second }
+	}))
+	c := r.client()
+	c.query("SELECT 1")
+	r.sample(r.a())
+	c.send(pgtest.Query("SELECT 1"))
+	c.silent()
+	r.sample(r.a())
+	equal(t, "after the next sample", c.ready(1), "T D(standby-a) C(SELECT 1) Z(I)")
+}
+
+// TestTunnel: a replication connection has a login of its own on the primary, and nobody looks at it.
+func TestTunnel(t *testing.T) {
+	r := newRig(t)
+	r.p().on("IDENTIFY_SYSTEM", func(b *backendPG) error {
+		b.say(pgtest.RowDescription("systemid"), pgtest.DataRow("1"), pgtest.CommandComplete("IDENTIFY_SYSTEM"))
+		return nil
+	})
+	c := r.client("replication", "database")
+	equal(t, "asked as such", r.p().last().Param("replication"), "database")
+	equal(t, "answered", c.query("IDENTIFY_SYSTEM"), "T D(1) C(IDENTIFY_SYSTEM) Z(I)")
+	must(t, c.CloseHard())
+	await(t, "the node's end", func() bool { return r.p().live() == 0 })
+	second := r.client("replication", "database")
+	r.p().KillConns()
+	if _, err := second.ReadToEnd(); err != nil {
+		t.Error(err)
+	}
 }

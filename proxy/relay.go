@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -237,6 +238,9 @@ func (r *relay) message(typ byte, body []byte) (keep bool, err error) {
 		return r.error(body)
 	case pgwire.MsgNoticeResponse:
 		e := r.front()
+		if r.wrote && localOnly(body) {
+			r.s.cluster.metrics.localOnly.Inc()
+		}
 		return !r.discard && (e == nil || !e.swallow), nil
 	case pgwire.MsgNotificationResponse:
 		return r.s.notified(body)
@@ -246,6 +250,12 @@ func (r *relay) message(typ byte, body []byte) (keep bool, err error) {
 		return r.ready(body)
 	}
 	return false, fmt.Errorf("%w: message of type %q", errHostile, typ)
+}
+
+// localOnly says whether a notice tells that a commit is acknowledged which its synchronous standby does
+// not have: the wait for it was cancelled.
+func localOnly(body []byte) bool {
+	return bytes.Contains(body, []byte("C01000\x00")) && bytes.Contains(body, []byte("wait for synchronous replication"))
 }
 
 // isAsync says whether a node may send this at any time.

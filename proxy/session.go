@@ -39,10 +39,13 @@ type session struct {
 	txLease     *lease // of the open transaction
 	batch       *lease // of the unfinished batch
 	deferred    deferral
-	deadTold    bool // the client knows of it
-	batchFailed bool // an error was answered in the unfinished batch
-	batchLost   bool // the unfinished batch's lease is gone, and the client does not know yet
-	dead        bool // the open transaction's lease is gone: 25P02 until ROLLBACK
+	doubts      []string   // texts whose names the catalog view does not know yet
+	syncOn      func()     // ends the fence's knowledge of synchronous_commit = off; nil while it is on
+	pinShown    router.Pin // what pinned_clients counts this session under
+	deadTold    bool       // the client knows of it
+	batchFailed bool       // an error was answered in the unfinished batch
+	batchLost   bool       // the unfinished batch's lease is gone, and the client does not know yet
+	dead        bool       // the open transaction's lease is gone: 25P02 until ROLLBACK
 	txWrote     bool
 	txDDL       bool // the open transaction changed the catalog
 	txOnly      bool // the open transaction is read-only and runs on a standby

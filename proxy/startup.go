@@ -391,6 +391,7 @@ func (s *session) begin(st *pgwire.Startup) error {
 		return err
 	}
 	s.base = base
+	s.settleSync()
 	var out []byte
 	for _, p := range base.params {
 		out = pgwire.AppendParameterStatus(out, p.Name, s.shown(p.Name, p.Value))
@@ -529,6 +530,10 @@ func (s *session) close() {
 		}
 		l.conn.Dirty = true
 		s.giveBack(l)
+	}
+	s.showPin(router.PinNone)
+	if s.syncOn != nil {
+		s.syncOn()
 	}
 	s.srv.keys.unregister(s)
 	s.cancel(nil)
