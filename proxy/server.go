@@ -58,7 +58,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("LoginTimeout: %v: must be above zero", c.LoginTimeout))
 	}
 	if c.MaxClients < 0 || c.HoldMax < 1 {
-		errs = append(errs, errors.New("MaxClients must not be negative, HoldMax must be at least 1"))
+		errs = append(errs, errors.New("limits: MaxClients must not be negative, HoldMax must be at least 1"))
 	}
 	if c.Process > maxProcess {
 		errs = append(errs, fmt.Errorf("Process: %d: must be at most %d", c.Process, maxProcess))
