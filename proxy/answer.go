@@ -37,12 +37,20 @@ func (s *session) answer(c *chunk) (done bool, err error) {
 		return s.answerOwn(c, u, executes)
 	case !executes:
 		return false, nil
+	case u.Show == "transaction_read_only" && s.readsOnly() && s.st.tx != txFailed:
+		return true, s.send(c, &reply{tag: "SHOW", columns: []string{u.Show}, rows: [][]string{{"on"}}}, s.st.tx)
 	case s.deferred.text != "" && u.OnlyTx:
 		return s.answerDeferred(c, u)
 	case u.OnlyTx && s.st.tx == txIdle && u.Effects[0].Kind == router.EffectBegin && s.target.BeginDefer > 0:
 		return true, s.deferBegin(c, u)
 	}
 	return false, nil
+}
+
+// readsOnly says whether the session came in where only standbys answer, so that it finds itself on one
+// (target_session_attrs, targetServerType).
+func (s *session) readsOnly() bool {
+	return s.target.Route == router.RouteStandby || s.target.ListenerRoute == router.RouteStandby
 }
 
 // lone is the unit of a chunk that speaks of one statement, runs it at most once, completely, and has
@@ -433,7 +441,7 @@ func (s *session) status() string {
 		parts = append(parts, "no primary: "+snap.Why)
 	}
 	for _, n := range snap.Nodes {
-		parts = append(parts, n.Name+" "+n.Detail)
+		parts = append(parts, n.Name+" "+nodeInWords(n))
 	}
 	if p := s.st.held(); p != router.PinNone {
 		parts = append(parts, "pinned: "+p.String())

@@ -188,6 +188,9 @@ func endingOf(typ byte) (ending, bool) {
 
 // parse reads the messages of a measured chunk and classifies what they run.
 func (s *session) parse(c *chunk) error {
+	if s.batch == nil && !s.inDuplex {
+		s.plan, s.sent = s.plan[:0], s.sent[:0]
+	}
 	b := s.client.Buffered()[:c.n]
 	for at := 0; at < len(b); {
 		typ, size, err := pgwire.ParseHeader(b[at:])
@@ -355,7 +358,7 @@ func (s *session) lookup(c *chunk, name []byte) *statement {
 			return nil
 		}
 	}
-	if st := s.pendingStatement(name); st != nil {
+	if st, ok := s.defined(name); ok {
 		return st
 	}
 	if len(name) == 0 {

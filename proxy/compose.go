@@ -10,7 +10,7 @@ import (
 // planned is a statement as it will be on the lease when the messages before the present one
 // have been carried out.
 type planned struct {
-	name    []byte
+	name    string
 	version uint64
 }
 
@@ -21,7 +21,6 @@ type planned struct {
 func (s *session) compose(c *chunk, l *lease, r *relay) []byte {
 	b := s.client.Buffered()[:c.n]
 	k := composer{s: s, l: l, r: r, b: b, out: s.scratch[:0]}
-	s.plan = s.plan[:0]
 	if s.deferred.text != "" {
 		k.out = pgwire.AppendQuery(k.out, s.deferred.text)
 		k.touched = true
@@ -61,7 +60,7 @@ func (k *composer) before(at int) {
 // version is what the lease will have under name when the present message is reached.
 func (k *composer) version(name []byte) uint64 {
 	for i := len(k.s.plan) - 1; i >= 0; i-- {
-		if string(k.s.plan[i].name) == string(name) {
+		if k.s.plan[i].name == string(name) {
 			return k.s.plan[i].version
 		}
 	}
@@ -70,7 +69,7 @@ func (k *composer) version(name []byte) uint64 {
 
 // setPlan records what the lease will have under name.
 func (k *composer) setPlan(name []byte, version uint64) {
-	k.s.plan = append(k.s.plan, planned{name, version})
+	k.s.plan = append(k.s.plan, planned{string(name), version})
 }
 
 // item plans one message.
@@ -88,6 +87,7 @@ func (k *composer) item(c *chunk, i int) {
 			k.s.defines("", nil)
 		}
 		k.setPlan(it.name, it.st.version)
+		k.s.sent = append(k.s.sent, definition{string(it.name), it.st})
 		k.r.push(expectation{typ: it.typ, st: it.st, name: string(it.name)})
 		if len(it.name) > 0 && it.end <= len(k.b) && !describes(c.items[i+1:], it.name) {
 			// The shape of its rows must be known before the statement is used on another lease.
@@ -109,6 +109,7 @@ func (k *composer) item(c *chunk, i int) {
 	case pgwire.MsgClose:
 		if it.kind == pgwire.KindStatement {
 			k.setPlan(it.name, 0)
+			k.s.sent = append(k.s.sent, definition{string(it.name), nil})
 		}
 		k.r.push(expectation{typ: it.typ, kind: it.kind, name: string(it.name)})
 	case pgwire.MsgQuery:

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"pgweir/health"
 	"pgweir/internal/auth"
 	"pgweir/internal/pgwire"
 	"pgweir/router"
@@ -132,9 +133,18 @@ func (s *session) nodesInWords() string {
 	snap := s.cluster.Monitor.Snapshot()
 	parts := make([]string, 0, len(snap.Nodes))
 	for _, n := range snap.Nodes {
-		parts = append(parts, n.Name+" "+n.Detail)
+		parts = append(parts, n.Name+" "+nodeInWords(n))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// nodeInWords is what a node is and how it is.
+func nodeInWords(n *health.Node) string {
+	words := n.Role.String() + " " + n.State.String()
+	if n.Detail != "" {
+		return n.Role.String() + " " + n.Detail
+	}
+	return words
 }
 
 // problemNoPrimary ends a hold.
@@ -250,11 +260,7 @@ func problemIdle() *problem {
 
 // problemShape is PostgreSQL's own error for a statement whose rows have changed since it was prepared.
 func problemShape() *problem {
-	return &problem{
-		code: codeNotSupported, message: "cached plan must not change result type",
-		detail: "The statement was prepared on another server when its tables looked different.",
-		hint:   "Prepare it again.",
-	}
+	return &problem{code: codeNotSupported, message: "cached plan must not change result type"}
 }
 
 // problemCanceled is a statement that was cancelled while it waited.

@@ -24,6 +24,9 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 		s.join(c, s.srv.incomplete) // what is still to come may write
 		u = c.unit
 	}
+	if s.batch == nil {
+		s.plan, s.sent = s.plan[:0], s.sent[:0]
+	}
 	s.announceSync(u)
 	r.wrote = u != nil && c.executes && (u.Mark == router.MarkWrite && !u.OnlyTx || s.txWrote && u.Flags&router.FlagMayCommit != 0)
 	// A Sync that ends a flushed batch makes durable what that wrote, and shows what it read.

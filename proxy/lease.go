@@ -299,6 +299,9 @@ func isIdentity(name string) bool { return name == "role" || name == "session_au
 
 // setting is the SQL that gives a setting the value that the client gave it, in the client's own way.
 func setting(name, value string) string {
+	if value == wasReset {
+		return "RESET " + settingName(name)
+	}
 	if literal, ok := strings.CutPrefix(value, byFunction); ok {
 		return "SELECT pg_catalog.set_config(" + quoteLiteral(name) + ", " + literal + ", false)"
 	}

@@ -414,3 +414,16 @@ func TestTunnel(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLongBindAfterParse: a batch that does not fit into one chunk knows what its earlier part has
+// prepared, and sends nothing twice.
+func TestLongBindAfterParse(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	c.run(append([]pgtest.Message{pgtest.Parse("", "SELECT 1")}, bindExecute("")...)...)
+	long := strings.Repeat("x", 3*maxChunk)
+	for _, name := range []string{"", "s1"} {
+		got := c.run(pgtest.Parse(name, "INSERT INTO t VALUES ($1)"), pgtest.Bind("", name, []byte(long)), pgtest.Execute("", 0), pgtest.Sync())
+		equal(t, "named "+name, got, "1 2 C(INSERT 0 1) Z(I)")
+	}
+}

@@ -58,7 +58,8 @@ type session struct {
 	chunk                  chunk
 	relay                  relay
 	scratch                []byte
-	plan                   []planned
+	plan                   []planned    // what the lease has, as of all that was sent in this batch
+	sent                   []definition // what the client has defined in this batch
 	versions               uint64
 	unnamedPair            [2]statement
 	unnamed                *statement
@@ -289,14 +290,15 @@ func (s *session) defines(name string, st *statement) {
 	s.pending = append(s.pending, definition{name, st})
 }
 
-// pendingStatement is a statement that a node has made within the batch that is not settled.
-func (s *session) pendingStatement(name []byte) *statement {
-	for i := len(s.pending) - 1; i >= 0; i-- {
-		if s.pending[i].name == string(name) {
-			return s.pending[i].st
+// defined is what a name means after all that was sent in the unfinished batch; ok is false when the
+// batch has not defined it.
+func (s *session) defined(name []byte) (st *statement, ok bool) {
+	for i := len(s.sent) - 1; i >= 0; i-- {
+		if s.sent[i].name == string(name) {
+			return s.sent[i].st, true
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // settleStatements makes the completed definitions the session's.

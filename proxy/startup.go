@@ -188,8 +188,8 @@ func (a *arrival) login(st pgwire.Startup) (*session, error) {
 	}
 	target, err := srv.cfg.Resolve(a.listener, st.Database, st.User)
 	if err != nil {
-		// Who may not log in learns nothing of which databases there are: the password comes first.
-		target = Target{}
+		// Who may not log in learns nothing of which databases there are: the password comes first,
+		// and target.Cluster is one that knows users.
 	}
 	keys, aerr := a.authenticate(&st, target.Cluster)
 	if aerr != nil {
@@ -404,7 +404,7 @@ func (s *session) begin(st *pgwire.Startup) error {
 // shown is what the client sees of a parameter that a node reports.
 func (s *session) shown(name, value string) string {
 	if name == "in_hot_standby" {
-		if s.target.Route == router.RouteStandby {
+		if s.readsOnly() {
 			return "on"
 		}
 		return "off"
@@ -490,7 +490,7 @@ func parseTimeout(v string) time.Duration {
 
 // setting is the client's own text of a setting, or the base's value.
 func (s *session) setting(name string) string {
-	if v, ok := s.st.effective.get(name); ok {
+	if v, ok := s.st.effective.get(name); ok && v != wasReset {
 		return v
 	}
 	return s.base.setting(name)
@@ -524,7 +524,8 @@ func (s *session) close() {
 		if l == nil {
 			continue
 		}
-		if s.st.tx != txIdle || s.batch != nil || s.deferred.text != "" && s.txLease != nil {
+		// DISCARD ALL leaves custom settings behind, empty, and what nobody can see.
+		if s.st.custom || s.st.pins[router.PinOpaque] || s.st.tx != txIdle || s.batch != nil || s.deferred.text != "" && s.txLease != nil {
 			s.giveUp(l)
 			continue
 		}

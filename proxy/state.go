@@ -19,6 +19,32 @@ type settings struct {
 // same again, since SET would quote the elements of a list.
 const byFunction = "\x00"
 
+// wasReset is the value of a custom setting ("a.b") that was reset: it is not gone, as it was before its
+// first SET, but empty.
+const wasReset = "\x01"
+
+// custom says whether a setting is one that SET makes.
+func custom(name string) bool { return strings.Contains(name, ".") }
+
+// reset returns the set after RESET of a name.
+func (s *settings) reset(name string) *settings {
+	if custom(name) {
+		return s.with(name, wasReset)
+	}
+	return s.without(name)
+}
+
+// customOnly returns the set in which only the custom settings are left, reset.
+func (s *settings) customOnly() *settings {
+	to := noSettings
+	for _, name := range s.names {
+		if custom(name) {
+			to = to.with(name, wasReset)
+		}
+	}
+	return to
+}
+
 // noSettings is where every session starts.
 var noSettings = &settings{}
 
@@ -94,6 +120,7 @@ type state struct {
 	effective *settings // set, and what SET LOCAL put on top
 	levels    []level   // the open transaction and its savepoints
 	pins      [16]bool  // by router.Pin
+	custom    bool      // custom settings were made, which outlive DISCARD ALL on a lease
 	listens   []string
 	marks     marks
 }
@@ -142,14 +169,16 @@ func (s *state) applyOne(e *router.Effect) {
 		}
 		s.assign(e.Name, value, e.Local)
 	case router.EffectReset:
-		s.set, s.effective = s.set.without(e.Name), s.effective.without(e.Name)
+		s.set, s.effective = s.set.reset(e.Name), s.effective.reset(e.Name)
+		s.custom = s.custom || custom(e.Name)
 	case router.EffectResetAll:
 		s.resetAll()
 	case router.EffectSetSessionAuth:
 		s.assign("session_authorization", e.Value, e.Local)
 		s.pins[router.PinSessionAuthorization] = true
 	case router.EffectDiscardAll:
-		s.set, s.effective = noSettings, noSettings
+		s.custom = s.custom || s.pins[router.PinOpaque]
+		s.set, s.effective = s.set.customOnly(), s.effective.customOnly()
 		s.pins = [16]bool{}
 		s.listens = nil
 	case router.EffectDiscard:
@@ -190,6 +219,7 @@ func (s *state) applyOne(e *router.Effect) {
 
 // assign is SET: without LOCAL it outlives the transaction if that commits.
 func (s *state) assign(name, value string, local bool) {
+	s.custom = s.custom || custom(name)
 	s.effective = s.effective.with(name, value)
 	if !local {
 		s.set = s.set.with(name, value)
@@ -199,7 +229,7 @@ func (s *state) assign(name, value string, local bool) {
 // resetAll is RESET ALL: role and session authorisation are not touched by it.
 func (s *state) resetAll() {
 	keep := func(from *settings) *settings {
-		to := noSettings
+		to := from.customOnly()
 		for _, name := range []string{"session_authorization", "role"} {
 			if v, ok := from.get(name); ok {
 				to = to.with(name, v)

@@ -186,7 +186,8 @@ func (s *server) resolve(listener int, database, user string) (proxy.Target, err
 	cfg := s.config.Load()
 	set, err := cfg.Settings(listener, database, user)
 	if err != nil {
-		return proxy.Target{}, err
+		// Whoever asks for a database that is not there is asked for his password all the same.
+		return proxy.Target{Cluster: s.clusters[0].cluster}, err
 	}
 	m := s.member(set.Cluster.Name)
 	t := proxy.Target{
