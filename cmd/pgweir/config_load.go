@@ -120,6 +120,9 @@ func (s *Source) Load() (*Config, error) {
 func (s *Source) overlay(d *decoder, root *yaml.Node) {
 	all := keys()
 	known := map[string]bool{"PGWEIR_CONFIG": true}
+	for _, name := range otherVariables() {
+		known[name] = true
+	}
 	for _, k := range all {
 		known[k.variable()] = true
 		if val := s.Environ[k.variable()]; val != "" {
@@ -139,6 +142,11 @@ func (s *Source) overlay(d *decoder, root *yaml.Node) {
 			}
 		}
 	}
+}
+
+// otherVariables are those that something else of ours reads: the demo's servers, the tests.
+func otherVariables() []string {
+	return []string{"PGWEIR_PG_BINS", "PGWEIR_PG_CACHE", "PGWEIR_BIN", "PGWEIR_REQUIRE_DRIVERS", "PGWEIR_PARITY_SHOW"}
 }
 
 // warnUnknown warns of variables that look like ours and are not. It is no error, since
