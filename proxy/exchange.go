@@ -267,6 +267,7 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	}
 	s.countPin()
 	s.settleSync()
+	l.conn.Link.Rest()
 	l.used = s.cluster.observe(c, l, s.decision, began, sentAt)
 }
 

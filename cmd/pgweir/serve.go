@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,7 @@ func runServe(ctx context.Context, args []string, _ io.Reader, stdout, stderr io
 	if err != nil {
 		return err
 	}
+	limitProcessors()
 	log := newLogger(cfg.Log, stderr)
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
@@ -58,6 +60,14 @@ func runServe(ctx context.Context, args []string, _ io.Reader, stdout, stderr io
 	defer finish()
 	wg.Go(func() { srv.obey(over, signals, source, stop) })
 	return srv.run(stopped)
+}
+
+// limitProcessors takes half of the processors unless GOMAXPROCS says otherwise: a session is one goroutine
+// that waits most of the time, and every further processor costs idle spinning (docs/decisions/0011).
+func limitProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+	}
 }
 
 // newLogger is the process's log.

@@ -268,6 +268,9 @@ func (l *Link) replace(size int) {
 	giveBack(small, large)
 }
 
+// Rest gives the read buffer back when nothing is in it: the link will be idle for a while.
+func (l *Link) Rest() { l.release() }
+
 // release gives the buffer back when nothing is in it.
 func (l *Link) release() {
 	if l.r != l.w || l.buf == nil {
