@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"pgweir/health"
 	"pgweir/internal/auth"
 	"pgweir/internal/pgwire"
 	"pgweir/router"
@@ -318,13 +319,24 @@ const (
 func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, keys auth.Keys) (*session, error) {
 	s := &session{srv: srv, client: a.link, cluster: target.Cluster, target: target, user: st.User, keys: keys, base: emptyBase, canceled: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancelCause(a.ctx)
-	s.st = newState(s.cluster.Monitor.Fence().Mark())
+	s.st = newState(s.loginMark())
 	if err := s.startup(st); err != nil {
 		return nil, err
 	}
 	s.offloaded = offloaded(target.Offload, a.host(), st.User)
 	srv.keys.register(s, st.Version >= pgwire.Version32)
 	return s, nil
+}
+
+// loginMark is what a session must not read behind from its first statement on: everything before its login.
+// While there is no primary nothing newer than the last sample can be proven; what this database's
+// sessions wrote still counts.
+func (s *session) loginMark() uint64 {
+	snap := s.cluster.Monitor.Snapshot()
+	if snap.Primary == nil || !snap.Primary.Trusted(health.Clock()) {
+		return s.target.Marks.load()
+	}
+	return s.cluster.Monitor.Fence().Mark()
 }
 
 // startup splits the startup parameters into what is ours and what every node login carries.

@@ -45,6 +45,17 @@ func (s *settings) customOnly() *settings {
 	return to
 }
 
+// after returns the set s that a rollback goes back to: custom settings that undone made are not gone, but empty.
+func (s *settings) after(undone *settings) *settings {
+	to := s
+	for _, name := range undone.names {
+		if _, ok := to.get(name); !ok && custom(name) {
+			to = to.with(name, wasReset)
+		}
+	}
+	return to
+}
+
 // noSettings is where every session starts.
 var noSettings = &settings{}
 
@@ -261,7 +272,7 @@ func (s *state) over(committed bool) {
 		return
 	}
 	if !committed {
-		s.set = s.levels[0].set
+		s.set = s.levels[0].set.after(s.set)
 		s.restoreListens(s.levels[0].listens)
 	}
 	s.levels, s.effective, s.tx = nil, s.set, txIdle
@@ -272,7 +283,7 @@ func (s *state) over(committed bool) {
 func (s *state) backTo(name string) {
 	if i := s.savepoint(name); i >= 0 {
 		l := s.levels[i]
-		s.set, s.effective, s.levels = l.set, l.effective, s.levels[:i+1]
+		s.set, s.effective, s.levels = l.set.after(s.set), l.effective.after(s.effective), s.levels[:i+1]
 		s.restoreListens(l.listens)
 	}
 }
@@ -305,7 +316,7 @@ func (s *state) restoreListens(l []string) {
 func (s *state) ready(status txBlock, committed, chained bool) {
 	if (status == txIdle || chained) && len(s.levels) > 0 {
 		if !committed {
-			s.set = s.levels[0].set
+			s.set = s.levels[0].set.after(s.set)
 			s.restoreListens(s.levels[0].listens)
 		}
 		s.levels, s.effective = nil, s.set

@@ -202,7 +202,15 @@ func TestHungPrimary(t *testing.T) {
 	cl := p.Client(t)
 	ask(t, cl, "CREATE TABLE f (id int)")
 	settled(t, c, p, "f")
+	// A session that has just logged in waits for a sample of the primary; this one has had its answer
+	// from a standby when the primary hangs.
 	reader := p.Client(t)
+	eventually(t, 10*time.Second, func() error {
+		if n := askPort(t, c, reader, "SELECT node_port() WHERE NOT EXISTS (SELECT FROM f)"); n == old {
+			return fmt.Errorf("%s answers", n.Name)
+		}
+		return nil
+	})
 	must(t, old.Pause())
 	eventually(t, 10*time.Second, func() error {
 		if ms, err := reader.Query("SELECT node_port() FROM f"); err != nil || state(ms) != "" {
