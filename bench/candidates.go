@@ -248,7 +248,7 @@ func (r *rig) planHAProxy(ctx context.Context) ([]plan, error) {
 		return nil, err
 	}
 	return []plan{{
-		kind: haproxy, version: fmt.Sprintf("HAProxy %s, TCP mode", version),
+		kind: haproxy, version: fmt.Sprintf("HAProxy %s, TCP mode, its default of threads", version),
 		command: command{path: path, args: []string{"-db", "-f", "haproxy.cfg"}, ask: []syscall.Signal{syscall.SIGTERM}},
 		files: func(port int) map[string]string {
 			return map[string]string{"haproxy.cfg": fmt.Sprintf(`global
@@ -279,10 +279,11 @@ func (r *rig) planPgweir(ctx context.Context, k kind, procs int) ([]plan, error)
 	if err != nil {
 		return nil, err
 	}
+	extra := strings.Fields(r.with)
 	return []plan{{
-		kind: k, version: fmt.Sprintf("%s, session mode, GOMAXPROCS=%d", version, procs), admin: adminPort,
+		kind: k, version: strings.Join(append([]string{fmt.Sprintf("%s, session mode, GOMAXPROCS=%d", version, procs)}, extra...), " "), admin: adminPort,
 		command: command{
-			path: r.program, args: []string{"serve", "-c", "pgweir.yaml"}, env: []string{"GOMAXPROCS=" + strconv.Itoa(procs)},
+			path: r.program, args: append([]string{"serve", "-c", "pgweir.yaml"}, extra...), env: []string{"GOMAXPROCS=" + strconv.Itoa(procs)},
 			ask: []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM},
 		},
 		files: func(port int) map[string]string {

@@ -38,6 +38,7 @@ type options struct {
 	only     *regexp.Regexp
 	pgweir   string // a binary to measure instead of building one
 	maxprocs int    // GOMAXPROCS of pgweir; 0: Go's default
+	with     string // more flags for pgweir serve
 }
 
 // parse reads the command line. Help was asked for if the error is flag.ErrHelp; it is printed.
@@ -56,6 +57,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&only, "only", "", "only rows whose name matches this `regexp`; no memory, no classifier")
 	f.StringVar(&o.pgweir, "pgweir", "", "measure this `program` instead of building the tree's")
 	f.IntVar(&o.maxprocs, "gomaxprocs", 0, "GOMAXPROCS of pgweir; default: what Go makes of the machine")
+	f.StringVar(&o.with, "with", "", "more `flags` for pgweir serve, as in -with '--probe-standby-interval 1s', to see what a setting costs")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

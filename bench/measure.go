@@ -176,7 +176,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // Pgpool-II is left out: it has a process for each client from the start.
 func (r *rig) measureMemory(ctx context.Context, rep *report) error {
 	for _, k := range []kind{pgbouncer, haproxy, weir} {
-		if !slices.ContainsFunc(r.proxies, func(c *candidate) bool { return c.kind == k }) {
+		if k == haproxy && r.quick || !slices.ContainsFunc(r.proxies, func(c *candidate) bool { return c.kind == k }) {
 			continue
 		}
 		plans, err := r.plans(ctx, k)
@@ -241,18 +241,23 @@ func (r *rig) withIdle(ctx context.Context, port, n int, do func() error) error 
 		})
 	}
 	for i := range n {
+		if ctx.Err() != nil {
+			errs[i] = context.Cause(ctx)
+			break
+		}
 		next <- i
 	}
 	close(next)
 	wg.Wait()
-	err := errors.Join(errs...)
-	if err == nil {
-		err = do()
-	}
-	for _, c := range conns {
-		if c != nil {
-			err = errors.Join(err, c.Close(ctx))
+	defer func() {
+		for _, c := range conns {
+			if c != nil {
+				_ = c.Conn().Close() // a farewell from each would take long
+			}
 		}
+	}()
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return fmt.Errorf("client %d of %d: %w", i+1, n, errs[i])
 	}
-	return err
+	return do()
 }

@@ -61,7 +61,7 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("limits: MaxClients must not be negative, HoldMax must be at least 1"))
 	}
 	if c.Process > maxProcess {
-		errs = append(errs, fmt.Errorf("Process: %d: must be at most %d", c.Process, maxProcess))
+		errs = append(errs, fmt.Errorf("process number %d: must be at most %d", c.Process, maxProcess))
 	}
 	return errors.Join(errs...)
 }
