@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,7 +28,7 @@ const (
 	haproxy   kind = "HAProxy"
 	pgpool    kind = "Pgpool-II"
 	weir      kind = "pgweir"
-	weirOne   kind = "pgweir, GOMAXPROCS=1"
+	weirAll   kind = "pgweir, all processors"
 )
 
 // candidate is one running proxy.
@@ -55,8 +56,8 @@ type plan struct {
 
 // startProxies starts every candidate that this run measures.
 func (r *rig) startProxies(ctx context.Context) error {
-	for _, k := range []kind{pgbouncer, haproxy, pgpool, weir, weirOne} {
-		if r.quick && (k == pgpool || k == weirOne) || k == weirOne && r.procs() == 1 {
+	for _, k := range []kind{pgbouncer, haproxy, pgpool, weir, weirAll} {
+		if r.quick && (k == pgpool || k == weirAll) || k == weirAll && r.maxprocs > 0 {
 			continue
 		}
 		plans, err := r.plans(ctx, k)
@@ -88,9 +89,9 @@ func (r *rig) plans(ctx context.Context, k kind) ([]plan, error) {
 	case pgpool:
 		return r.planPgpool(ctx)
 	case weir:
-		return r.planPgweir(ctx, weir, r.procs())
-	case weirOne:
-		return r.planPgweir(ctx, weirOne, 1)
+		return r.planPgweir(ctx, weir, r.maxprocs)
+	case weirAll:
+		return r.planPgweir(ctx, weirAll, runtime.NumCPU())
 	}
 	panic("BUG: candidate " + string(k))
 }
@@ -128,6 +129,9 @@ func (r *rig) launch(ctx context.Context, p plan) (*candidate, error) {
 		_, err = conn.Exec(ctx, oneRead).ReadAll()
 		return errors.Join(err, conn.Close(ctx))
 	})
+	if err == nil {
+		err = r.askProcs(ctx, c)
+	}
 	if err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
@@ -266,7 +270,8 @@ listen postgres
 	}}, nil
 }
 
-// planPgweir is the program under test with everything on, before all nodes.
+// planPgweir is the program under test with everything on, before all nodes; procs is its GOMAXPROCS, 0
+// for what it chooses itself.
 func (r *rig) planPgweir(ctx context.Context, k kind, procs int) ([]plan, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -280,10 +285,14 @@ func (r *rig) planPgweir(ctx context.Context, k kind, procs int) ([]plan, error)
 		return nil, err
 	}
 	extra := strings.Fields(r.with)
+	var env []string
+	if procs > 0 {
+		env = []string{"GOMAXPROCS=" + strconv.Itoa(procs)}
+	}
 	return []plan{{
-		kind: k, version: strings.Join(append([]string{fmt.Sprintf("%s, session mode, GOMAXPROCS=%d", version, procs)}, extra...), " "), admin: adminPort,
+		kind: k, version: strings.Join(append([]string{version + ", session mode"}, extra...), " "), admin: adminPort,
 		command: command{
-			path: r.program, args: append([]string{"serve", "-c", "pgweir.yaml"}, extra...), env: []string{"GOMAXPROCS=" + strconv.Itoa(procs)},
+			path: r.program, args: append([]string{"serve", "-c", "pgweir.yaml"}, extra...), env: env,
 			ask: []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM},
 		},
 		files: func(port int) map[string]string {

@@ -10,7 +10,7 @@
 // # Run
 //
 //	go run ./bench -quick              about three minutes: three rows, memory, classifier
-//	go run ./bench -o bench/RESULTS.md all rows, Pgpool-II and pgweir with GOMAXPROCS=1 as well
+//	go run ./bench -o bench/RESULTS.md all rows, Pgpool-II and pgweir on all processors as well
 //	go run ./bench -quick -check       exit status 1 when a bound of check.go does not hold
 //	go run ./bench -only 'prepared'    rows whose name matches, nothing else
 //

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
-	"runtime"
 	"syscall"
 	"time"
 )
@@ -37,7 +36,7 @@ type options struct {
 	scale    int // of pgbench's tables
 	only     *regexp.Regexp
 	pgweir   string // a binary to measure instead of building one
-	maxprocs int    // GOMAXPROCS of pgweir; 0: Go's default
+	maxprocs int    // GOMAXPROCS of pgweir; 0: what it chooses itself
 	with     string // more flags for pgweir serve
 }
 
@@ -56,7 +55,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.scale, "scale", 10, "scale of pgbench's tables")
 	f.StringVar(&only, "only", "", "only rows whose name matches this `regexp`; no memory, no classifier")
 	f.StringVar(&o.pgweir, "pgweir", "", "measure this `program` instead of building the tree's")
-	f.IntVar(&o.maxprocs, "gomaxprocs", 0, "GOMAXPROCS of pgweir; default: what Go makes of the machine")
+	f.IntVar(&o.maxprocs, "gomaxprocs", 0, "GOMAXPROCS of pgweir; default: what it chooses itself")
 	f.StringVar(&o.with, "with", "", "more `flags` for pgweir serve, as in -with '--probe-standby-interval 1s', to see what a setting costs")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -83,14 +82,6 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, errors.New("-check needs all rows: not with -only or -idle 0")
 	}
 	return o, nil
-}
-
-// procs is the GOMAXPROCS that pgweir runs with.
-func (o options) procs() int {
-	if o.maxprocs > 0 {
-		return o.maxprocs
-	}
-	return runtime.NumCPU()
 }
 
 // run is the whole program.

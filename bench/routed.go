@@ -48,22 +48,51 @@ func (r *rig) routed(ctx context.Context, c *candidate) (counts, error) {
 	if c.admin == 0 {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", c.admin), http.NoBody)
+	text, err := scrape(ctx, c.admin)
 	if err != nil {
 		return nil, err
 	}
+	return parseRouted(text)
+}
+
+// scrape reads the metrics at a port.
+func scrape(ctx context.Context, port int) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", port), http.NoBody)
+	if err != nil {
+		return "", err
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("read pgweir's metrics: %w", err)
+		return "", fmt.Errorf("read pgweir's metrics: %w", err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
 	if err != nil {
-		return nil, fmt.Errorf("read pgweir's metrics: %w", err)
+		return "", fmt.Errorf("read pgweir's metrics: %w", err)
 	}
-	return parseRouted(string(text))
+	return string(text), nil
+}
+
+// procsLine is the line of pgweir's metrics that says with which GOMAXPROCS it runs.
+var procsLine = regexp.MustCompile(`(?m)^go_sched_gomaxprocs_threads (\d+)$`)
+
+// askProcs puts the GOMAXPROCS of a pgweir behind its version; other candidates are left as they are.
+func (r *rig) askProcs(ctx context.Context, c *candidate) error {
+	if c.admin == 0 {
+		return nil
+	}
+	text, err := scrape(ctx, c.admin)
+	if err != nil {
+		return err
+	}
+	m := procsLine.FindStringSubmatch(text)
+	if m == nil {
+		return errors.New("read pgweir's metrics: there is no go_sched_gomaxprocs_threads")
+	}
+	c.version += ", GOMAXPROCS=" + m[1]
+	return nil
 }
 
 // parseRouted sums the classes up.
