@@ -38,6 +38,7 @@ type statement struct {
 	unit    *router.Unit // what executing it may do, as read with env
 	env     envKey
 	shape   []byte // rowShape of what it returned where it was prepared first; nil: not known
+	params  []byte // body of its ParameterDescription, kept only while shapes are compared
 	version uint64 // another for every definition of this session
 }
 

@@ -44,6 +44,7 @@ type problem struct {
 	message string
 	detail  string
 	hint    string
+	before  []byte // messages that come in front of the error
 	raw     []byte // the node's own ErrorResponse body, instead of all of the above
 	ends    error  // the session ends with this; nothing is said here
 }
@@ -51,9 +52,9 @@ type problem struct {
 // report is the problem as an ErrorResponse.
 func (p *problem) report(severity string) []byte {
 	if p.raw != nil {
-		return pgwire.AppendMessage(nil, pgwire.MsgErrorResponse, p.raw)
+		return pgwire.AppendMessage(p.before, pgwire.MsgErrorResponse, p.raw)
 	}
-	return pgwire.AppendError(nil, pgwire.Report{
+	return pgwire.AppendError(p.before, pgwire.Report{
 		Severity: severity, Code: p.code, Message: p.message, Detail: p.detail, Hint: p.hint, Routine: routine,
 	})
 }

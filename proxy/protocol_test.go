@@ -378,7 +378,7 @@ func TestShape(t *testing.T) {
 	r.toPrimary(true)
 	equal(t, "other rows", c.run(bindExecute("s2")...), "E(ERROR 0A000 pgweir) Z(I)")
 	equal(t, "did not run", r.ran("SELECT 2"), "standby-a=1")
-	equal(t, "as PostgreSQL, also when it is described", c.run(append([]pgtest.Message{pgtest.DescribeStatement("s2")}, bindExecute("s2")...)...), "E(ERROR 0A000 pgweir) Z(I)")
+	equal(t, "as PostgreSQL, also when it is described", c.run(append([]pgtest.Message{pgtest.DescribeStatement("s2")}, bindExecute("s2")...)...), "t E(ERROR 0A000 pgweir) Z(I)")
 }
 
 // TestGlobal: at level global a standby answers only with a sample that was asked for after the read came.

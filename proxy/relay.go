@@ -223,6 +223,9 @@ func (r *relay) message(typ byte, body []byte) (keep bool, err error) {
 	case pgwire.MsgCloseComplete:
 		return r.closed()
 	case pgwire.MsgParameterDescription:
+		if e := r.front(); e != nil && r.quote && e.st != nil {
+			e.st.params = append([]byte(nil), body...)
+		}
 		return r.pop(pgwire.MsgDescribe, false)
 	case pgwire.MsgRowDescription, pgwire.MsgNoData:
 		return r.described(typ, body)

@@ -91,7 +91,12 @@ func (s *session) checkShape(it *item, l *lease) (*problem, error) {
 		return &problem{raw: r.refusal}, nil
 	case !slices.Equal(fresh.shape, it.st.shape):
 		l.prepared(name, anotherShape)
-		return problemShape(), nil
+		p := problemShape()
+		if it.typ == pgwire.MsgDescribe {
+			// PostgreSQL tells the parameters before it looks whether the plan still holds.
+			p.before = pgwire.AppendMessage(nil, pgwire.MsgParameterDescription, fresh.params)
+		}
+		return p, nil
 	}
 	return nil, nil
 }
