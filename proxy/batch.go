@@ -39,7 +39,10 @@ type statement struct {
 	env     envKey
 	shape   []byte // rowShape of what it returned where it was prepared first; nil: not known
 	params  []byte // body of its ParameterDescription, kept only while shapes are compared
-	version uint64 // another for every definition of this session
+	version uint64 // the same for the same text, parameter types and settings that it depends on
+	plans   string // settings.plans, where version belongs to it
+	named   bool   // not the unnamed statement: nodes may share it under node
+	node    string // what it is called on a lease that is shared
 }
 
 // item is one message of a chunk that has an answer.
@@ -324,25 +327,48 @@ func (s *session) join(c *chunk, u *router.Unit) {
 // define makes the statement that a Parse asks for. It is the session's only when the node
 // has said ParseComplete. message is nil for one that is too long to keep.
 func (s *session) define(name, message []byte, unit *router.Unit) *statement {
-	s.versions++
 	var st *statement
 	if len(name) == 0 {
 		// The two objects take turns: one is the session's, the other what is being asked for.
-		st = &s.unnamedPair[s.versions%2]
+		s.turn = !s.turn
+		st = s.unnamedOf(s.turn)
 		if st == s.unnamed {
-			s.versions++
-			st = &s.unnamedPair[s.versions%2]
+			s.turn = !s.turn
+			st = s.unnamedOf(s.turn)
 		}
 	} else {
-		st = &statement{}
+		st = &statement{named: true}
 	}
-	st.unit, st.env, st.version, st.shape = unit, s.envOf, s.versions, nil
+	st.unit, st.env, st.shape = unit, s.envOf, nil
 	if message == nil {
 		st.parse = nil
 	} else {
 		st.parse = append(st.parse[:0], message...)
 	}
+	s.identify(st, len(name))
 	return st
+}
+
+// unnamedOf is one of the two objects for the unnamed statement.
+func (s *session) unnamedOf(second bool) *statement {
+	if second {
+		return &s.unnamedPair[1]
+	}
+	return &s.unnamedPair[0]
+}
+
+// identify gives a statement the version that every session has for the same text under the same
+// settings. nameLen is the length of the name in its Parse.
+func (s *session) identify(st *statement, nameLen int) {
+	st.plans = s.st.effective.plans
+	if !st.named || !s.target.Pooled || st.parse == nil {
+		st.version = s.srv.statements.next()
+	} else {
+		st.version = s.srv.statements.intern(st.plans, st.parse[pgwire.HeaderSize+nameLen+1:])
+	}
+	if st.named && s.target.Pooled {
+		st.node = s.srv.statements.name(st.version)
+	}
 }
 
 // lookup is the statement that a name means at this point of the chunk, nil when there is none.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"pgweir/internal/pgwire"
 	"pgweir/router"
@@ -10,7 +11,7 @@ import (
 // planned is a statement as it will be on the lease when the messages before the present one
 // have been carried out.
 type planned struct {
-	name    string
+	name    string // on the node
 	version uint64
 }
 
@@ -25,7 +26,11 @@ func (s *session) compose(c *chunk, l *lease, r *relay) []byte {
 		k.out = pgwire.AppendQuery(k.out, s.deferred.text)
 		k.touched = true
 		r.push(expectation{typ: pgwire.MsgQuery, kind: byte(txOpen), swallow: true})
-		k.setPlan(nil, 0)
+		k.setPlan("", 0)
+	}
+	if l.shared {
+		l.tick++
+		k.evict()
 	}
 	for i := range c.items {
 		k.item(c, i)
@@ -58,9 +63,9 @@ func (k *composer) before(at int) {
 }
 
 // version is what the lease will have under name when the present message is reached.
-func (k *composer) version(name []byte) uint64 {
+func (k *composer) version(name string) uint64 {
 	for i := len(k.s.plan) - 1; i >= 0; i-- {
-		if k.s.plan[i].name == string(name) {
+		if k.s.plan[i].name == name {
 			return k.s.plan[i].version
 		}
 	}
@@ -68,8 +73,8 @@ func (k *composer) version(name []byte) uint64 {
 }
 
 // setPlan records what the lease will have under name.
-func (k *composer) setPlan(name []byte, version uint64) {
-	k.s.plan = append(k.s.plan, planned{string(name), version})
+func (k *composer) setPlan(name string, version uint64) {
+	k.s.plan = append(k.s.plan, planned{name, version})
 }
 
 // item plans one message.
@@ -77,41 +82,28 @@ func (k *composer) item(c *chunk, i int) {
 	it := &c.items[i]
 	switch it.typ {
 	case pgwire.MsgParse:
-		if len(it.name) > 0 {
-			before := chunk{items: c.items[:i]}
-			k.provide(k.s.lookup(&before, it.name), it.name, it.at)
-		}
-		if len(it.name) == 0 {
-			// The node drops the old one before it looks at the new text.
-			k.l.unnamed = 0
-			k.s.defines("", nil)
-		}
-		k.setPlan(it.name, it.st.version)
-		k.s.sent = append(k.s.sent, definition{string(it.name), it.st})
-		k.r.push(expectation{typ: it.typ, st: it.st, name: string(it.name)})
-		if len(it.name) > 0 && it.end <= len(k.b) && !describes(c.items[i+1:], it.name) {
-			// The shape of its rows must be known before the statement is used on another lease.
-			k.before(it.end)
-			k.out = pgwire.AppendDescribe(k.out, pgwire.KindStatement, it.name)
-			k.r.push(expectation{typ: pgwire.MsgDescribe, kind: pgwire.KindStatement, swallow: true, st: it.st})
-		}
+		k.parse(c, i)
 	case pgwire.MsgBind:
-		k.provide(it.st, it.name, it.at)
+		node := k.provide(it.st, it.name, it.at)
+		k.rename(it, node)
 		k.s.bound(it.portal, it.unit)
 		k.r.push(expectation{typ: it.typ})
 	case pgwire.MsgDescribe:
 		if it.kind == pgwire.KindStatement {
-			k.provide(it.st, it.name, it.at)
-			k.r.push(expectation{typ: it.typ, kind: it.kind, st: it.st})
+			node := k.provide(it.st, it.name, it.at)
+			k.rename(it, node)
+			k.r.push(expectation{typ: it.typ, kind: it.kind, st: it.st, node: node})
 			return
 		}
 		k.r.push(expectation{typ: it.typ, kind: it.kind})
 	case pgwire.MsgClose:
+		node := string(it.name)
 		if it.kind == pgwire.KindStatement {
-			k.setPlan(it.name, 0)
-			k.s.sent = append(k.s.sent, definition{string(it.name), nil})
+			// On a shared lease nothing has the client's own name: the node says CloseComplete, and keeps its statement.
+			k.setPlan(node, 0)
+			k.s.sent = append(k.s.sent, definition{node, nil})
 		}
-		k.r.push(expectation{typ: it.typ, kind: it.kind, name: string(it.name)})
+		k.r.push(expectation{typ: it.typ, kind: it.kind, name: node, node: node})
 	case pgwire.MsgQuery:
 		k.query(it)
 	case pgwire.MsgExecute:
@@ -124,6 +116,64 @@ func (k *composer) item(c *chunk, i int) {
 	}
 }
 
+// parse plans a Parse.
+func (k *composer) parse(c *chunk, i int) {
+	it := &c.items[i]
+	name, node := string(it.name), string(it.name)
+	if name == "" {
+		// The node drops the old one before it looks at the new text.
+		k.l.unnamed = 0
+		k.s.defines("", nil)
+	} else {
+		before := chunk{items: c.items[:i]}
+		old := k.s.lookup(&before, it.name)
+		switch {
+		case !k.l.shared:
+			k.provide(old, it.name, it.at)
+		case old != nil:
+			// The client has such a statement: the node is made to have one, and says so in its own words.
+			k.l.conn.Dirty = true
+			k.before(it.at)
+			k.out = pgwire.AppendParse(k.out, name, "", pgwire.OIDs{})
+			k.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: old, node: name})
+		default:
+			node = it.st.node
+			k.clear(node, it.at)
+		}
+	}
+	k.rename(it, node)
+	k.setPlan(node, it.st.version)
+	k.s.sent = append(k.s.sent, definition{name, it.st})
+	k.r.push(expectation{typ: it.typ, st: it.st, name: name, node: node})
+	if name != "" && it.end <= len(k.b) && !describes(c.items[i+1:], it.name) {
+		// The shape of its rows must be known before the statement is used on another lease.
+		k.before(it.end)
+		k.out = pgwire.AppendDescribe(k.out, pgwire.KindStatement, node)
+		k.r.push(expectation{typ: pgwire.MsgDescribe, kind: pgwire.KindStatement, swallow: true, st: it.st, node: node})
+	}
+}
+
+// rename puts the name of a statement on the node into a message of the client's.
+func (k *composer) rename(it *item, node string) {
+	if node == string(it.name) {
+		return
+	}
+	k.before(it.at)
+	head := k.b[it.at : it.at+pgwire.HeaderSize]
+	length := int(binary.BigEndian.Uint32(head[1:])) + len(node) - len(it.name)
+	k.out = binary.BigEndian.AppendUint32(append(k.out, head[0]), uint32(length))
+	at := it.at + pgwire.HeaderSize
+	skip := 0 // in front of the name: a Bind's portal, a Describe's kind
+	switch it.typ {
+	case pgwire.MsgBind:
+		skip = len(it.portal) + 1
+	case pgwire.MsgDescribe:
+		skip = 1
+	}
+	k.out = append(append(k.out, k.b[at:at+skip]...), node...)
+	k.copied = at + skip + len(it.name)
+}
+
 // describes says whether the client's next message describes the statement.
 func describes(items []item, name []byte) bool {
 	return len(items) > 0 && items[0].typ == pgwire.MsgDescribe && items[0].kind == pgwire.KindStatement &&
@@ -133,12 +183,7 @@ func describes(items []item, name []byte) bool {
 // mentioned makes the lease have all the client's statements where the text may speak of them in SQL:
 // EXECUTE, DEALLOCATE, pg_prepared_statements.
 func (k *composer) mentioned(text []byte, it *item) {
-	if len(k.s.named) == 0 || it.unit.Class == router.ClassRead {
-		return
-	}
-	lower := bytes.ToLower(text)
-	if !bytes.Contains(lower, []byte("execute")) && !bytes.Contains(lower, []byte("deallocate")) &&
-		!bytes.Contains(lower, []byte("pg_prepared_statement")) {
+	if len(k.s.named) == 0 || !mentionsStatements(it.unit, text) {
 		return
 	}
 	for name, st := range k.s.named {
@@ -146,32 +191,125 @@ func (k *composer) mentioned(text []byte, it *item) {
 	}
 }
 
+// mentions says whether the chunk may speak of prepared statements in SQL.
+func (s *session) mentions(c *chunk) bool {
+	b := s.client.Buffered()
+	for i := range c.items {
+		it := &c.items[i]
+		switch {
+		case it.typ == pgwire.MsgQuery:
+			if mentionsStatements(it.unit, b[it.at:min(it.end, len(b))]) {
+				return true
+			}
+		case it.typ == pgwire.MsgBind && it.st != nil:
+			if mentionsStatements(it.st.unit, it.st.parse) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// statementWords are what SQL cannot do without when it speaks of prepared statements.
+var statementWords = []string{"execute", "prepare", "deallocate"}
+
+// mentionsStatements says whether a text may speak of prepared statements. A read does not: the view that
+// shows them is for the primary.
+func mentionsStatements(u *router.Unit, text []byte) bool {
+	if u == nil || u.Class == router.ClassRead {
+		return false
+	}
+	for _, word := range statementWords {
+		for rest := text; len(rest) >= len(word); rest = rest[1:] {
+			if rest[0]|0x20 == word[0] && bytes.EqualFold(rest[:len(word)], []byte(word)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // query plans a simple query: it ends the unnamed statement.
 func (k *composer) query(it *item) {
 	k.mentioned(k.b[it.at:it.end], it)
-	k.setPlan(nil, 0)
+	k.setPlan("", 0)
 	k.r.push(expectation{typ: it.typ, unit: it.unit})
 }
 
-// provide makes the lease have st under name in front of the message at at; st is nil when the client
-// has no such statement, and then the lease must not have one either.
-func (k *composer) provide(st *statement, name []byte, at int) {
-	have := k.version(name)
+// provide makes the lease have st in front of the message at at, and returns what it is called there; st is nil
+// when the client has no such statement, and then the lease must not have one of that name either.
+func (k *composer) provide(st *statement, name []byte, at int) (node string) {
+	if st != nil && st.named && k.l.shared && st.plans != k.s.st.effective.plans && st.parse != nil {
+		// Settings that its meaning may depend on have changed since: it is another statement now.
+		k.s.identify(st, len(name))
+	}
+	node = k.l.called(name, st)
+	have := k.version(node)
 	var want uint64
 	if st != nil {
 		want = st.version
 	}
-	if have == want || (st != nil && st.parse == nil) {
+	if on := k.l.named[node]; on != nil {
+		on.used = k.l.tick
+	}
+	switch {
+	case have == want || st != nil && st.parse == nil:
+	case st == nil:
+		k.clear(node, at)
+	case node == "":
+		k.make(st, node, at)
+	default:
+		k.clear(node, at)
+		k.make(st, node, at)
+	}
+	return node
+}
+
+// clear makes the lease have no statement of that name.
+func (k *composer) clear(node string, at int) {
+	if k.version(node) == 0 {
 		return
 	}
 	k.before(at)
-	if have != 0 && (len(name) > 0 || st == nil) {
-		k.out = pgwire.AppendClose(k.out, pgwire.KindStatement, name)
-		k.r.push(expectation{typ: pgwire.MsgClose, kind: pgwire.KindStatement, swallow: true, name: string(name)})
-	}
-	if st != nil {
-		k.out = append(k.out, st.parse...)
-		k.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: st, name: string(name)})
-	}
-	k.setPlan(name, want)
+	k.out = pgwire.AppendClose(k.out, pgwire.KindStatement, node)
+	k.r.push(expectation{typ: pgwire.MsgClose, kind: pgwire.KindStatement, swallow: true, node: node})
+	k.setPlan(node, 0)
 }
+
+// make prepares st on the lease under the given name.
+func (k *composer) make(st *statement, node string, at int) {
+	k.before(at)
+	k.out = appendParse(k.out, st, node)
+	k.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: st, node: node})
+	k.setPlan(node, st.version)
+}
+
+// appendParse appends the Parse of a statement under another name than the client's.
+func appendParse(to []byte, st *statement, node string) []byte {
+	body := st.parse[pgwire.HeaderSize:]
+	body = body[bytes.IndexByte(body, 0)+1:]
+	to = binary.BigEndian.AppendUint32(append(to, pgwire.MsgParse), uint32(4+len(node)+1+len(body)))
+	return append(append(append(to, node...), 0), body...)
+}
+
+// evict closes what the lease has in excess of maxPrepared, that which was used longest ago first.
+func (k *composer) evict() {
+	if k.r.skipping {
+		return // the node would not hear it
+	}
+	for excess := len(k.l.named) - maxPrepared; excess > 0; excess-- {
+		oldest, used := "", k.l.tick
+		for name, on := range k.l.named {
+			if on.used < used && k.version(name) != 0 {
+				oldest, used = name, on.used
+			}
+		}
+		if oldest == "" {
+			return
+		}
+		k.clear(oldest, k.copied)
+	}
+}
+
+// maxPrepared is how many prepared statements a shared connection keeps.
+const maxPrepared = 200

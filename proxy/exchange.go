@@ -248,6 +248,7 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 			s.st.pins[router.PinOpaque] = true
 		}
 	}
+	s.leaves(c.unit, l)
 	s.client.Discard(c.n)
 	c.n = 0
 	s.settleStatements()
@@ -269,6 +270,35 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	s.settleSync()
 	l.conn.Link.Rest()
 	l.used = s.cluster.observe(c, l, s.decision, began, sentAt)
+}
+
+// leaves records what a unit may have left on the lease beside what is tracked.
+func (s *session) leaves(u *router.Unit, l *lease) {
+	if u == nil || !s.target.Pooled {
+		return
+	}
+	if u.Flags&router.FlagNextval != 0 {
+		l.sequences = s.serial
+	}
+	if u.Flags&router.FlagCurrval != 0 {
+		s.srv.sequences.note(s)
+	}
+	if !s.relay.failed || len(u.Effects) == 0 {
+		return
+	}
+	// What a unit set before it failed is rolled back, but for what it committed, and the names of custom settings.
+	sets := false
+	for i := range u.Effects {
+		switch u.Effects[i].Kind {
+		case router.EffectSet, router.EffectReset, router.EffectResetAll, router.EffectSetRole, router.EffectSetSessionAuth, router.EffectSetCharacteristics:
+			sets = true
+			l.spoiled = l.spoiled || custom(u.Effects[i].Name)
+		case router.EffectCommit:
+			if sets {
+				s.st.pins[router.PinOpaque] = true
+			}
+		}
+	}
 }
 
 // settleTx takes over the transaction status, the effects and the pins of a chunk.

@@ -16,17 +16,29 @@ import (
 	"pgweir/router"
 )
 
-// lease is a connection to a node that a session holds, and what the session has left on it.
+// lease is a connection to a node that a session holds, and what it and those before it have left on it.
 type lease struct {
 	conn       *pool.Conn
 	node       *health.Node
-	named      map[string]uint64 // prepared statements by the client's name: the version that is there
-	unnamed    uint64            // version of the unnamed statement, 0 when there is none
-	set        *settings         // what has been SET on it
-	discard    bool              // a DISCARD ALL of the session has not reached it yet
+	named      map[string]*onNode // prepared statements by their name on the node
+	tick       uint64             // grows with each chunk: what of named was used last
+	unnamed    uint64             // version of the unnamed statement, 0 when there is none
+	shared     bool               // statements have names of ours, and stay for the session that comes next
+	custom     string             // settings.custom of all that has been set on it: those names never go away
+	spoiled    bool               // something may be left on it that nothing removes
+	sequences  uint64             // serial of the session whose sequence values it has; 0 when it has none
+	set        *settings          // what has been SET on it
+	discard    bool               // a DISCARD ALL of the session has not reached it yet
 	statements [router.ClassPrimary + 1]prometheus.Counter
 	cancelling sync.Mutex // held while a cancel is on its way to the node
 	used       int64      // health.Clock() when it was last used
+}
+
+// onNode is a prepared statement on a node.
+type onNode struct {
+	version uint64
+	shape   []byte // rowShape of what it returns; nil while it is not known
+	used    uint64 // lease.tick
 }
 
 // prepared records that the node has a statement.
@@ -36,9 +48,22 @@ func (l *lease) prepared(name string, version uint64) {
 		return
 	}
 	if l.named == nil {
-		l.named = make(map[string]uint64)
+		l.named = make(map[string]*onNode)
 	}
-	l.named[name] = version
+	l.named[name] = &onNode{version: version, used: l.tick}
+}
+
+// shaped records what a statement of the node returns.
+func (l *lease) shaped(name string, shape []byte) {
+	if on := l.named[name]; on != nil {
+		on.shape = shape
+	}
+}
+
+// wiped records a DISCARD ALL of the node.
+func (l *lease) wiped() {
+	l.set, l.unnamed, l.sequences = noSettings, 0, 0
+	clear(l.named)
 }
 
 // forget records that the node has no such statement any more.
@@ -51,11 +76,23 @@ func (l *lease) forget(name string) {
 }
 
 // version is the version of a statement on the node, 0 when it has none of that name.
-func (l *lease) version(name []byte) uint64 {
-	if len(name) == 0 {
+func (l *lease) version(name string) uint64 {
+	if name == "" {
 		return l.unnamed
 	}
-	return l.named[string(name)]
+	if on := l.named[name]; on != nil {
+		return on.version
+	}
+	return 0
+}
+
+// called is what a statement of the client's is called on the lease. One that the client has not got keeps its name,
+// which no shared lease has: the node's error is the client's to hear.
+func (l *lease) called(name []byte, st *statement) string {
+	if !l.shared || len(name) == 0 || st == nil {
+		return string(name)
+	}
+	return st.node
 }
 
 // leaseOf returns the session's lease on node, opening one when it has none. A session
@@ -127,14 +164,37 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 			Cluster: s.cluster.Name, Node: node.ID, Database: s.target.Database, User: s.user, Startup: s.startupKey,
 		},
 		Target: pool.Target{Addr: node.Addr, Host: node.Host, TLS: s.cluster.NodeTLS}, NodeName: node.Name,
-		Keys: s.keys, Params: s.startupParams, OpenedMark: fence.Mark, Size: s.target.PoolSize,
+		Keys: s.keys, Params: s.startupParams, OpenedMark: fence.Mark, Size: s.target.PoolSize, Rank: s.rank,
 	})
 	if err != nil {
 		return nil, err
 	}
-	l := &lease{conn: conn, node: node, set: noSettings, used: health.Clock(), statements: s.srv.metrics.ofNode(s.cluster.Name, node.Name)}
+	l, _ := conn.State.(*lease)
+	if l == nil {
+		l = &lease{conn: conn, set: noSettings, statements: s.srv.metrics.ofNode(s.cluster.Name, node.Name)}
+		conn.State = l
+	}
+	l.node, l.shared, l.used = node, s.target.Pooled, health.Clock()
 	s.srv.keys.attach(s, l)
 	return l, nil
+}
+
+// rank says how well a pooled connection fits the session: pool.Unfit where it cannot be used.
+func (s *session) rank(conn *pool.Conn) int {
+	l, _ := conn.State.(*lease)
+	switch {
+	case l == nil:
+		return pool.Fit
+	case l.custom != "" && l.custom != s.st.set.custom:
+		return pool.Unfit
+	case l.sequences == s.serial:
+		return pool.Best
+	case l.sequences != 0:
+		return pool.Reluctant
+	case l.set.key == s.st.set.key:
+		return pool.Good
+	}
+	return pool.Fit
 }
 
 // poolWait bounds the wait for a connection: query_wait_timeout, or the client's statement_timeout
@@ -149,6 +209,7 @@ func (s *session) poolWait() time.Duration {
 
 // giveUp ends a lease that the session may have left state on.
 func (s *session) giveUp(l *lease) {
+	s.srv.keys.detach(s, l)
 	s.detach(l)
 	s.srv.pool.Drop(l.conn)
 }
@@ -164,14 +225,69 @@ func (l *lease) begin(s *session) {
 // giveBack returns an idle lease to its pool, which wipes it before anybody else gets it.
 func (s *session) giveBack(l *lease) {
 	l.cancelling.Lock() // a cancel that is under way would hit whoever gets it next
+	if !s.target.Pooled {
+		s.srv.keys.detach(s, l)
+	} // else what it has notified of may still arrive: it is this session's until another has the connection
 	s.detach(l)
 	l.cancelling.Unlock()
 	s.srv.pool.Put(l.conn)
 }
 
+// release gives back the leases that the session has no claim to between transactions.
+func (s *session) release() {
+	if !s.target.Pooled || s.st.tx != txIdle || s.batch != nil || s.deferred.text != "" || s.txLease != nil || s.skipping {
+		return
+	}
+	for slot, l := range s.leases {
+		switch {
+		case l == nil:
+		case l.spoiled:
+			s.giveUp(l)
+		case slot == slotPrimary && s.claims(l):
+		default:
+			if s.st.set.custom != "" {
+				l.custom = s.st.set.custom
+			}
+			s.giveBack(l)
+		}
+	}
+}
+
+// claims says whether the session must keep its primary connection, and sees to what has to happen to it
+// before another session gets it.
+func (s *session) claims(l *lease) bool {
+	pin := s.st.held()
+	switch {
+	case pin != router.PinNone:
+		l.conn.Dirty = true
+		// DISCARD ALL leaves behind what nobody can see.
+		l.spoiled = l.spoiled || s.st.pins[router.PinOpaque]
+		return true
+	case len(s.doubts) > 0:
+		return true
+	}
+	return l.sequences == s.serial && s.srv.sequences.known(s)
+}
+
+// claim makes a shared lease the session's own where the chunk may speak of prepared statements in SQL: they
+// have the client's names there, and nobody else's are seen. The problem is the client's; the error is the lease's.
+func (s *session) claim(c *chunk, l *lease) (*problem, error) {
+	if !l.shared || s.batch != nil || s.st.tx == txFailed || !s.mentions(c) {
+		return nil, nil
+	}
+	var refused *errReplay
+	if err := s.command(l, "DEALLOCATE ALL"); errors.As(err, &refused) {
+		return &problem{raw: refused.report}, nil
+	} else if err != nil {
+		return nil, err
+	}
+	l.unnamed, l.shared, l.conn.Dirty = 0, false, true
+	clear(l.named)
+	return nil, nil
+}
+
 // detach removes a lease from the session.
 func (s *session) detach(l *lease) {
-	s.srv.keys.detach(s, l)
 	for i := range s.leases {
 		if s.leases[i] == l {
 			s.leases[i] = nil
@@ -215,10 +331,16 @@ func (s *session) prepareLease(l *lease) error {
 		if err := s.command(l, "DISCARD ALL"); err != nil {
 			return err
 		}
-		l.discard, l.set, l.unnamed = false, noSettings, 0
-		clear(l.named)
+		l.discard = false
+		l.wiped()
 	}
-	if l.set == s.st.set || (s.st.tx != txIdle && s.deferred.text == "") {
+	if l.sequences != 0 && l.sequences != s.serial && s.st.tx == txIdle {
+		if err := s.command(l, "DISCARD SEQUENCES"); err != nil {
+			return err
+		}
+		l.unnamed, l.sequences = 0, 0
+	}
+	if l.set == s.st.set || l.set.key == s.st.set.key || (s.st.tx != txIdle && s.deferred.text == "") {
 		return nil
 	}
 	if sql := difference(l.set, s.st.set); sql != "" {

@@ -27,7 +27,8 @@ type expectation struct {
 	swallow bool         // we asked, not the client
 	unit    *router.Unit // Query, Execute
 	st      *statement   // Parse; Describe: whose shape the answer tells
-	name    string       // Parse, Close: the statement; Bind: the portal
+	name    string       // Parse, Close: the client's name of the statement
+	node    string       // Parse, Describe, Close: the name on the node
 }
 
 // relay forwards a node's answers to the client until nothing more is owed. In a duplex
@@ -63,6 +64,7 @@ type relay struct {
 	failed    bool // an ErrorResponse was among the client's answers
 	code      [5]byte
 	fatal     []byte // body of the node's FATAL
+	instead   []byte // what the client gets in place of the message that was just taken
 	refusal   []byte // body of the error that something of ours was answered with
 	tag       byte   // 'C' COMMIT, 'R' ROLLBACK: the last of the two
 	clientErr error
@@ -179,12 +181,30 @@ func (r *relay) scan(b []byte) error {
 		if err != nil {
 			return err
 		}
+		if r.instead != nil {
+			r.out = r.replace(b)
+			keep = false
+		}
 		r.take(b, total, keep)
 		if r.fatal != nil {
 			return nil
 		}
 	}
 	return nil
+}
+
+// replace sends what is ready for the client and the message that stands in for the next one.
+func (r *relay) replace(b []byte) (out int) {
+	r.seen = true
+	err := r.s.client.Write(b[:r.out])
+	if err == nil {
+		err = r.s.client.Write(r.instead)
+	}
+	r.instead = nil
+	if err != nil {
+		r.clientErr = err
+	}
+	return 0
 }
 
 // take moves n bytes from the unread part to what goes to the client, or to what nobody gets.
@@ -304,6 +324,7 @@ func (r *relay) described(typ byte, body []byte) (bool, error) {
 	}
 	if e.st != nil && (e.st.shape == nil || !e.swallow) {
 		e.st.shape = rowShape(typ, body)
+		r.l.shaped(e.node, e.st.shape)
 	}
 	return r.pop(pgwire.MsgDescribe, true)
 }
@@ -324,7 +345,7 @@ func (r *relay) parsed() (bool, error) {
 	}
 	x := *e
 	r.advance()
-	r.l.prepared(x.name, x.st.version)
+	r.l.prepared(x.node, x.st.version)
 	if !x.swallow {
 		r.s.defines(x.name, x.st)
 	}
@@ -340,7 +361,7 @@ func (r *relay) closed() (bool, error) {
 	x := *e
 	r.advance()
 	if x.kind == pgwire.KindStatement {
-		r.l.forget(x.name)
+		r.l.forget(x.node)
 		if !x.swallow {
 			r.s.defines(x.name, nil)
 		}
@@ -414,10 +435,9 @@ func (r *relay) wantsCopy() (bool, error) {
 }
 
 // error is an ErrorResponse: what the client asked for up to the next Sync is not answered.
-func (r *relay) error(body []byte) (bool, error) {
+func (r *relay) error(body []byte) (keep bool, err error) {
 	var v pgwire.ErrorView
 	if body != nil {
-		var err error
 		if v, err = pgwire.ErrorFields(body); err != nil {
 			return false, fmt.Errorf("%w: %w", errHostile, err)
 		}
@@ -453,7 +473,10 @@ func (r *relay) error(body []byte) (bool, error) {
 	if e.typ != pgwire.MsgQuery && e.typ != pgwire.MsgFunctionCall {
 		r.skip()
 	}
-	return !swallow && !r.discard, nil
+	if keep = !swallow && !r.discard; keep && r.l.shared && bytes.Contains(body, []byte(r.s.srv.statements.prefix)) {
+		r.instead = pgwire.AppendMessage(nil, pgwire.MsgErrorResponse, r.s.ownNames(body))
+	}
+	return keep, nil
 }
 
 // withdraw drops what stands ready for the client, if it has not been sent a byte yet: the chunk may be

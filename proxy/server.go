@@ -151,6 +151,7 @@ type Target struct {
 	FreshnessWait  func(router.Consistency) time.Duration
 	MaxLagBytes    int64
 	MaxLagTime     time.Duration
+	Pooled         bool // pool_mode: transaction
 	PoolSize       int
 	BeginDefer     time.Duration // 0: a BEGIN is sent at once
 	HoldTimeout    time.Duration
@@ -166,6 +167,8 @@ type Server struct {
 	classifier *router.Classifier
 	metrics    *Metrics
 	keys       *keyTable
+	statements *statementTable
+	sequences  sequenceUsers
 	bases      bases
 	holds      *holds
 	clock      *clock
@@ -193,7 +196,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv := &Server{
 		cfg: cfg, log: cfg.Log, pool: cfg.Pool, classifier: cfg.Classifier, metrics: cfg.Metrics,
-		keys: newKeyTable(cfg.Process), holds: newHolds(cfg.HoldMax), clock: newClock(), seed: auth.NewSeed(),
+		keys: newKeyTable(cfg.Process), statements: newStatementTable(), holds: newHolds(cfg.HoldMax), clock: newClock(), seed: auth.NewSeed(),
 		incomplete: &router.Unit{
 			Class: router.ClassPrimary, Reason: router.ReasonIncomplete, Mark: router.MarkWrite,
 			Flags: router.FlagMayCommit, Statements: 1,

@@ -60,7 +60,8 @@ type session struct {
 	scratch                []byte
 	plan                   []planned    // what the lease has, as of all that was sent in this batch
 	sent                   []definition // what the client has defined in this batch
-	versions               uint64
+	turn                   bool         // which of unnamedPair was made last
+	serial                 uint64       // of this session, never used again
 	unnamedPair            [2]statement
 	unnamed                *statement
 	named                  map[string]*statement
@@ -102,6 +103,7 @@ func (s *session) run() error {
 		err := s.collect(s.batch != nil || s.skipping)
 		if err == nil {
 			err = s.serve()
+			s.release()
 		} else if errors.Is(err, errDeferredLong) {
 			err = s.beginNow()
 		}
@@ -213,7 +215,10 @@ func (s *session) carry(c *chunk) error {
 			}
 			continue
 		}
-		p, err := s.checkShapes(c, l)
+		p, err := s.claim(c, l)
+		if p == nil && err == nil {
+			p, err = s.checkShapes(c, l)
+		}
 		if err != nil {
 			s.lost(l, err)
 			s.giveUp(l)
@@ -307,11 +312,17 @@ func (s *session) settleStatements() {
 		switch {
 		case d.name == "":
 			s.unnamed = d.st
+			if s.target.Pooled && d.st != nil && d.st.parse == nil {
+				s.st.pins[router.PinOpaque] = true // too long to be made again elsewhere
+			}
 		case d.st == nil:
 			delete(s.named, d.name)
 		default:
 			if s.named == nil {
 				s.named = make(map[string]*statement)
+			}
+			if s.target.Pooled && d.st.parse == nil {
+				s.st.pins[router.PinOpaque] = true // too long to be made again elsewhere
 			}
 			s.named[d.name] = d.st
 		}

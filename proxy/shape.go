@@ -43,8 +43,11 @@ func (s *session) checkShapes(c *chunk, l *lease) (*problem, error) {
 	}
 	for i := range c.items {
 		it := &c.items[i]
-		if it.st == nil || it.st.shape == nil || it.st.parse == nil || len(it.name) == 0 || it.typ == pgwire.MsgParse ||
-			it.typ == pgwire.MsgClose || l.version(it.name) == it.st.version {
+		if it.st == nil || it.st.shape == nil || it.st.parse == nil || len(it.name) == 0 || it.typ == pgwire.MsgParse || it.typ == pgwire.MsgClose {
+			continue
+		}
+		on := l.named[l.called(it.name, it.st)]
+		if on != nil && on.version == it.st.version && (on.shape == nil || slices.Equal(on.shape, it.st.shape)) {
 			continue
 		}
 		if p, err := s.checkShape(it, l); p != nil || err != nil {
@@ -59,19 +62,16 @@ func (s *session) checkShape(it *item, l *lease) (*problem, error) {
 	r := &s.relay
 	r.reset(s, l)
 	out := s.scratch[:0]
-	name := string(it.name)
-	if s.deferred.text != "" {
-		return nil, nil // the transaction begins with this chunk; its first statement is not checked
-	}
-	if l.version(it.name) != 0 {
+	name := l.called(it.name, it.st)
+	if l.version(name) != 0 {
 		out = pgwire.AppendClose(out, pgwire.KindStatement, name)
-		r.push(expectation{typ: pgwire.MsgClose, kind: pgwire.KindStatement, swallow: true, name: name})
+		r.push(expectation{typ: pgwire.MsgClose, kind: pgwire.KindStatement, swallow: true, node: name})
 	}
-	out = append(out, it.st.parse...)
-	r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: it.st, name: name})
+	out = appendParse(out, it.st, name)
+	r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: it.st, node: name})
 	out = pgwire.AppendDescribe(out, pgwire.KindStatement, name)
 	fresh := &statement{}
-	r.push(expectation{typ: pgwire.MsgDescribe, kind: pgwire.KindStatement, swallow: true, st: fresh})
+	r.push(expectation{typ: pgwire.MsgDescribe, kind: pgwire.KindStatement, swallow: true, st: fresh, node: name})
 	out = pgwire.AppendSync(out)
 	r.push(expectation{typ: pgwire.MsgSync, swallow: true})
 	s.scratch = out

@@ -317,7 +317,7 @@ const (
 
 // newSession makes the session of an authenticated client.
 func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, keys auth.Keys) (*session, error) {
-	s := &session{srv: srv, client: a.link, cluster: target.Cluster, target: target, user: st.User, keys: keys, base: emptyBase, canceled: make(chan struct{}, 1)}
+	s := &session{srv: srv, client: a.link, cluster: target.Cluster, target: target, user: st.User, keys: keys, base: emptyBase, canceled: make(chan struct{}, 1), serial: srv.statements.next()}
 	s.ctx, s.cancel = context.WithCancelCause(a.ctx)
 	s.st = newState(s.loginMark())
 	if err := s.startup(st); err != nil {

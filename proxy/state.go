@@ -13,6 +13,36 @@ import (
 type settings struct {
 	names  []string // in the order of their first SET: they are replayed in it
 	values map[string]string
+	key    string // the same for the same settings, made in the same order
+	plans  string // … as far as what a text means may depend on them
+	custom string // the names of the custom settings, sorted
+}
+
+// sealed fills in the keys of a new set.
+func (s *settings) sealed() *settings {
+	var key, plans []byte
+	var customs []string
+	for _, name := range s.names {
+		pair := append(append(append([]byte(name), 0), s.values[name]...), 0)
+		key = append(key, pair...)
+		switch {
+		case custom(name):
+			customs = append(customs, name)
+		case !unplanned[name]:
+			plans = append(plans, pair...)
+		}
+	}
+	slices.Sort(customs)
+	s.key, s.plans, s.custom = string(key), string(plans), strings.Join(customs, "\x00")
+	return s
+}
+
+// unplanned are settings that no parsed statement depends on.
+var unplanned = map[string]bool{
+	"application_name": true, "client_min_messages": true, "statement_timeout": true, "lock_timeout": true,
+	"idle_in_transaction_session_timeout": true, "idle_session_timeout": true, "synchronous_commit": true,
+	"transaction_isolation": true, "transaction_read_only": true, "transaction_deferrable": true,
+	"default_transaction_isolation": true, "default_transaction_read_only": true, "default_transaction_deferrable": true,
 }
 
 // byFunction marks a value that set_config made: it is a literal, and only set_config makes the
@@ -72,7 +102,7 @@ func (s *settings) with(name, value string) *settings {
 		n.names = append(n.names, name)
 	}
 	n.values[name] = value
-	return n
+	return n.sealed()
 }
 
 // without returns the set in which name is back at its session default.
@@ -87,7 +117,7 @@ func (s *settings) without(name string) *settings {
 			n.values[k] = s.values[k]
 		}
 	}
-	return n
+	return n.sealed()
 }
 
 // get is the client's own text for name, "" and false when the session has not changed it.
@@ -275,6 +305,7 @@ func (s *state) over(committed bool) {
 		s.set = s.levels[0].set.after(s.set)
 		s.restoreListens(s.levels[0].listens)
 	}
+	s.set = s.set.after(s.effective)
 	s.levels, s.effective, s.tx = nil, s.set, txIdle
 	s.push("")
 }
@@ -319,6 +350,7 @@ func (s *state) ready(status txBlock, committed, chained bool) {
 			s.set = s.levels[0].set.after(s.set)
 			s.restoreListens(s.levels[0].listens)
 		}
+		s.set = s.set.after(s.effective) // SET LOCAL leaves a custom setting behind, too
 		s.levels, s.effective = nil, s.set
 	}
 	if status != txIdle && len(s.levels) == 0 {

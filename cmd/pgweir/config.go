@@ -163,7 +163,7 @@ type Overrides struct {
 	Prefer         *string // zone or none
 	Offload        *int    // percentage of sessions
 	FreshnessWait  *time.Duration
-	PoolMode       *string // session
+	PoolMode       *string // transaction or session
 	PoolSize       *int
 	Transactions   *string // primary
 }
@@ -331,7 +331,7 @@ func DefaultConfig() *Config {
 			ReadsOnPrimary: new(router.ReadsFallback),
 			Prefer:         new("none"),
 			Offload:        new(100),
-			PoolMode:       new("session"),
+			PoolMode:       new("transaction"),
 			PoolSize:       new(20),
 			Transactions:   new("primary"),
 		},

@@ -143,10 +143,9 @@ func listenerOverrides(o *Overrides) section {
 				word[router.Consistency]{name: "global", val: router.ConsistencyGlobal})
 		}}},
 		{"read_from", "tags, any of which a node must have to answer reads", optional[[]string]{&o.ReadFrom, func(v *[]string) value { return textList{p: v, unset: "[]"} }}},
-		{"pool_mode", "session", optional[string]{&o.PoolMode, func(v *string) value {
-			return choice(v, word[string]{name: "session", val: "session"},
-				word[string]{name: "transaction", refuse: "transaction pooling is not available in this version; only session is"},
-				word[string]{name: "statement", refuse: "statement pooling does not exist here; only session is available in this version"})
+		{"pool_mode", "how long a client keeps its connection to a node: transaction or session", optional[string]{&o.PoolMode, func(v *string) value {
+			return choice(v, word[string]{name: "transaction", val: "transaction"}, word[string]{name: "session", val: "session"},
+				word[string]{name: "statement", refuse: "statement pooling does not exist here; use transaction"})
 		}}},
 	}
 }

@@ -203,7 +203,7 @@ func (s *server) resolve(listener int, database, user string) (proxy.Target, err
 	t := proxy.Target{
 		Cluster: m.cluster, Database: set.DBName, Marks: m.cluster.MarksOf(set.DBName),
 		Route: set.Route, Consistency: set.Consistency, ReadFrom: set.ReadFrom, OnPrimary: set.ReadsOnPrimary,
-		Zone: set.PreferZone, Offload: set.Offload, FreshnessWait: set.WaitAt,
+		Pooled: set.PoolMode == "transaction", Zone: set.PreferZone, Offload: set.Offload, FreshnessWait: set.WaitAt,
 		MaxLagBytes: set.Cluster.MaxLag.Bytes, MaxLagTime: set.Cluster.MaxLag.Time, PoolSize: set.PoolSize,
 		BeginDefer: cfg.BeginDefer, HoldTimeout: cfg.Hold.Timeout, ConnectTimeout: cfg.Pool.ConnectTimeout,
 		WaitTimeout: cfg.Pool.WaitTimeout,

@@ -35,10 +35,22 @@ type Spec struct {
 	Params []pgwire.Param
 	// OpenedMark is called once the node has said ReadyForQuery; nil: Conn.OpenedMark is 0.
 	OpenedMark func() uint64
+	// Rank says how well an idle connection fits, from Unfit to Best; nil: all fit. It is called
+	// with a lock held: it must be quick and must not call the pool.
+	Rank func(*Conn) int
 	// Size is the largest number of connections of this cluster, node, database and user; 0 is
 	// Config.DefaultSize. The last Get's counts.
 	Size int
 }
+
+// What Spec.Rank returns. A Reluctant connection is used only when no other can be had, not even a new one.
+const (
+	Unfit = iota
+	Reluctant
+	Fit
+	Good
+	Best
+)
 
 // Conn is a logged-in connection to a node. Its fields belong to whoever holds the lease.
 type Conn struct {
@@ -61,6 +73,8 @@ type Conn struct {
 	// Dirty makes Put send DISCARD ALL. The lease's holder sets it when anything of the
 	// session may be left in the connection.
 	Dirty bool
+	// State is what the lease's holders know of the connection. The pool only keeps it; DISCARD ALL makes it nil.
+	State any
 
 	cfg       Config
 	target    Target
@@ -107,8 +121,11 @@ func (c *Conn) setParam(name, value string) {
 
 // usable says whether an idle connection can be given out: nothing to read on it, not too old.
 func (c *Conn) usable(now time.Time) bool {
-	return !c.retired.Load() && !c.old(now) && c.Silent()
+	return !c.retired.Load() && !c.old(now) && (now.Sub(c.idleSince) < idleTrust || c.Silent())
 }
+
+// idleTrust is how long a connection that was given back is believed to be alive without a look.
+const idleTrust = 5 * time.Millisecond
 
 // old says whether the connection has reached its lifetime.
 func (c *Conn) old(now time.Time) bool {

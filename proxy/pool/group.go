@@ -40,9 +40,9 @@ type group struct {
 
 // waiter is a Get that found no slot.
 type waiter struct {
-	startup string
-	grant   chan grant // buffered for one
-	place   *list.Element
+	spec  *Spec
+	grant chan grant // buffered for one
+	place *list.Element
 }
 
 // grant is what a Get waits for: an idle connection to use, or a slot to open one in.
@@ -56,7 +56,7 @@ type grant struct {
 
 // acquire takes an idle connection or a slot, or queues. again is true when the group left the
 // table meanwhile: ask the table for another.
-func (g *group) acquire(ctx context.Context, startup string, size int) (got grant, again bool, err error) {
+func (g *group) acquire(ctx context.Context, spec *Spec, size int) (got grant, again bool, err error) {
 	g.mu.Lock()
 	if g.mu.dead {
 		g.mu.Unlock()
@@ -69,13 +69,13 @@ func (g *group) acquire(ctx context.Context, startup string, size int) (got gran
 	g.mu.used = time.Now()
 	victims := g.resize(size)
 	if g.mu.waiters.Len() == 0 {
-		if got, ok := g.take(startup); ok {
+		if got, ok := g.take(spec); ok {
 			g.mu.Unlock()
 			leaveAll(victims)
 			return got, false, nil
 		}
 	}
-	w := &waiter{startup: startup, grant: make(chan grant, 1)}
+	w := &waiter{spec: spec, grant: make(chan grant, 1)}
 	w.place = g.mu.waiters.PushBack(w)
 	g.mu.Unlock()
 	leaveAll(victims)
@@ -127,17 +127,31 @@ func (g *group) giveUp(ctx context.Context, w *waiter) error {
 	return context.Cause(ctx)
 }
 
-// take is an idle connection with this startup key, newest first, or a slot, if need be that of
-// the idle connection with another key that was used longest ago. The lock is held.
-func (g *group) take(startup string) (grant, bool) {
-	for i := len(g.mu.idle) - 1; i >= 0; i-- {
-		if c := g.mu.idle[i]; c.Startup == startup {
-			g.mu.idle = append(g.mu.idle[:i], g.mu.idle[i+1:]...)
-			g.lease(c)
-			return grant{conn: c, epoch: g.mu.epoch}, true
+// take is the idle connection with the spec's startup key that fits best, the newest of several; or a slot,
+// if need be that of the idle connection that was used longest ago. The lock is held.
+func (g *group) take(spec *Spec) (grant, bool) {
+	at, best := -1, Unfit
+	for i := len(g.mu.idle) - 1; i >= 0 && best < Best; i-- {
+		c := g.mu.idle[i]
+		if c.Startup != spec.Startup {
+			continue
+		}
+		rank := Best
+		if spec.Rank != nil {
+			rank = spec.Rank(c)
+		}
+		if rank > best {
+			at, best = i, rank
 		}
 	}
-	if g.open() < g.mu.size {
+	room := g.open() < g.mu.size
+	if best > Reluctant || best == Reluctant && !room {
+		c := g.mu.idle[at]
+		g.mu.idle = append(g.mu.idle[:at], g.mu.idle[at+1:]...)
+		g.lease(c)
+		return grant{conn: c, epoch: g.mu.epoch}, true
+	}
+	if room {
 		g.mu.opening++
 		return grant{slot: true, epoch: g.mu.epoch}, true
 	}
@@ -156,7 +170,7 @@ func (g *group) serve() []*Conn {
 	var victims []*Conn
 	for e := g.mu.waiters.Front(); e != nil; e = g.mu.waiters.Front() {
 		w := e.Value.(*waiter)
-		got, ok := g.take(w.startup)
+		got, ok := g.take(w.spec)
 		if !ok {
 			break
 		}

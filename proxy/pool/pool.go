@@ -86,7 +86,7 @@ func (p *Pool) Get(ctx context.Context, spec Spec) (*Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		got, again, err := g.acquire(ctx, spec.Startup, size)
+		got, again, err := g.acquire(ctx, &spec, size)
 		switch {
 		case again:
 			continue
@@ -138,7 +138,7 @@ func (p *Pool) Put(c *Conn) {
 			p.Drop(c)
 			return
 		}
-		c.Dirty = false
+		c.Dirty, c.State = false, nil
 	}
 	c.pool.give(c)
 }

@@ -1,0 +1,169 @@
+package proxy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgweir/internal/pgtest"
+)
+
+// pooled is a rig with transaction pooling and pools of the given size.
+func pooled(size int) rigOption {
+	return withTarget(func(t *Target) { t.Pooled, t.PoolSize, t.WaitTimeout = true, size, 50 * time.Millisecond })
+}
+
+// TestPooledTurns: two sessions take turns on one connection to each node, each with its own settings.
+func TestPooledTurns(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB, pooled(1))
+		a, b := r.client(), r.client()
+		a.runs(protocol, "SET work_mem TO '9MB'")
+		r.forgetAll()
+		equal(t, "a reads", a.runs(protocol, "SELECT 1"), a.runs(protocol, "SELECT 1"))
+		b.runs(protocol, "SELECT 2")
+		a.runs(protocol, "SELECT 3")
+		got := r.a().got()
+		for _, want := range []string{`SET "work_mem" TO '9MB'`, `RESET "work_mem"`} {
+			if strings.Count(got, want) == 0 {
+				t.Errorf("no %s in %s", want, got)
+			}
+		}
+		if i, j := strings.Index(got, `RESET "work_mem"`), strings.Index(got, "SELECT 2"); i > j {
+			t.Errorf("b ran under a's settings: %s", got)
+		}
+	})
+}
+
+// TestPooledFull: a transaction keeps its connection; who finds none in time hears it, and has it afterwards.
+func TestPooledFull(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a, b := r.client(), r.client()
+	a.query("BEGIN")
+	a.query("INSERT INTO t VALUES (1)")
+	equal(t, "full", b.query("INSERT INTO t VALUES (2)"), "E(ERROR 53300 pgweir) Z(I)")
+	a.query("COMMIT")
+	if got := b.query("INSERT INTO t VALUES (2)"); !strings.HasSuffix(got, "Z(I)") || strings.Contains(got, "E(") {
+		t.Errorf("after the COMMIT: %s", got)
+	}
+}
+
+// TestPooledNames: sessions use the same names for their prepared statements; nodes know them under ours, one
+// for each text, and an error speaks of the client's.
+func TestPooledNames(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a, b, c := r.client(), r.client(), r.client()
+	prepare := func(c *client, sql string) string {
+		return c.run(append([]pgtest.Message{pgtest.Parse("s", sql)}, bindExecute("s")...)...)
+	}
+	prepare(a, "VALUES (1)")
+	prepare(b, "VALUES (2)")
+	equal(t, "a's own", a.run(bindExecute("s")...), "2 D(primary 1) C(SELECT 1) Z(I)")
+	equal(t, "b's own", b.run(bindExecute("s")...), "2 D(primary 2) C(SELECT 1) Z(I)")
+	r.forgetAll()
+	prepare(c, "VALUES (1)")
+	a.run(bindExecute("s")...)
+	got := r.p().got()
+	if strings.Count(got, "P pgweir_") != 1 || strings.Contains(got, " s ") {
+		t.Errorf("one text, one statement: %s", got)
+	}
+	equal(t, "unknown", a.run(bindExecute("nobody")...), "E(ERROR 26000) Z(I)")
+	equal(t, "there already", prepare(a, "VALUES (3)"), "E(ERROR 42P05) Z(I)")
+	equal(t, "still the old one", a.run(bindExecute("s")...), "2 D(primary 1) C(SELECT 1) Z(I)")
+	equal(t, "closed", a.run(pgtest.CloseStatement("s"), pgtest.Sync()), "3 Z(I)")
+	equal(t, "gone", a.run(bindExecute("s")...), "E(ERROR 26000) Z(I)")
+	equal(t, "not for others", c.run(bindExecute("s")...), "2 D(primary 1) C(SELECT 1) Z(I)")
+}
+
+// TestPooledEviction: a connection keeps no more than maxPrepared statements, and those that went are made again.
+func TestPooledEviction(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a := r.client()
+	for i := range maxPrepared + 20 {
+		a.run(append([]pgtest.Message{pgtest.Parse(fmt.Sprint("s", i), fmt.Sprintf("VALUES (%d)", i))}, bindExecute(fmt.Sprint("s", i))...)...)
+	}
+	if n := strings.Count(r.p().got(), "C S pgweir_"); n < 18 || n > 20 {
+		t.Errorf("%d statements were closed", n)
+	}
+	r.forgetAll()
+	equal(t, "the first again", a.run(bindExecute("s0")...), "2 D(primary 0) C(SELECT 1) Z(I)")
+	if got := r.p().got(); !strings.Contains(got, "VALUES (0)") {
+		t.Errorf("not prepared again: %s", got)
+	}
+}
+
+// TestPooledPinned: what is bound to a connection keeps it, and leaves it clean.
+func TestPooledPinned(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a, b := r.client(), r.client()
+	a.query("LISTEN ch")
+	equal(t, "held", b.query("INSERT INTO t VALUES (1)"), "E(ERROR 53300 pgweir) Z(I)")
+	r.forgetAll()
+	a.query("UNLISTEN *")
+	b.query("INSERT INTO t VALUES (1)")
+	if got := r.p().got(); !strings.Contains(got, "DISCARD ALL") || strings.Index(got, "DISCARD ALL") > strings.Index(got, "INSERT") {
+		t.Errorf("not wiped in between: %s", got)
+	}
+}
+
+// TestPooledSQL: SQL that speaks of prepared statements finds the client's under their own names, and nobody else's.
+func TestPooledSQL(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a, b := r.client(), r.client()
+	b.run(append([]pgtest.Message{pgtest.Parse("theirs", "VALUES (2)")}, bindExecute("theirs")...)...)
+	a.run(append([]pgtest.Message{pgtest.Parse("mine", "VALUES (1)")}, bindExecute("mine")...)...)
+	r.forgetAll()
+	a.query("EXECUTE mine")
+	got := r.p().got()
+	for _, want := range []string{"DEALLOCATE ALL", "P mine VALUES (1)", "EXECUTE mine"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in %s", want, got)
+		}
+	}
+	if strings.Contains(got, "theirs") || strings.Contains(got, "VALUES (2)") {
+		t.Errorf("another's statement: %s", got)
+	}
+	r.forgetAll()
+	b.run(bindExecute("theirs")...)
+	if got := r.p().got(); !strings.Contains(got, "DISCARD ALL") {
+		t.Errorf("not wiped: %s", got)
+	}
+}
+
+// TestPooledSequences: who has called nextval finds its connection again while others have one, and another
+// gets it without the values.
+func TestPooledSequences(t *testing.T) {
+	r := newRig(t, alone, pooled(2))
+	a, b := r.client(), r.client()
+	a.query("SELECT nextval('s')")
+	conn := func(n int) string { return fmt.Sprint(r.srv.pool.Stats()[0].Idle, "/", n) }
+	equal(t, "given back", conn(2), "1/2")
+	r.forgetAll()
+	b.query("INSERT INTO t VALUES (1)")
+	if strings.Contains(r.p().got(), "DISCARD SEQUENCES") {
+		t.Error("a's connection was taken although another could be had")
+	}
+	b.query("BEGIN")
+	b.query("INSERT INTO t VALUES (1)")
+	c := r.client()
+	c.query("INSERT INTO t VALUES (2)")
+	got := r.p().got()
+	if !strings.Contains(got, "DISCARD SEQUENCES") || strings.Index(got, "DISCARD SEQUENCES") > strings.Index(got, "VALUES (2)") {
+		t.Errorf("values were left for another: %s", got)
+	}
+	b.query("COMMIT")
+}
+
+// TestPooledCustom: the name of a custom setting never goes away: only sessions that have it get the connection.
+func TestPooledCustom(t *testing.T) {
+	r := newRig(t, alone, pooled(2))
+	a, b := r.client(), r.client()
+	a.query("SET a.b TO 'x'")
+	opened := r.p().opened()
+	b.query("INSERT INTO t VALUES (1)")
+	equal(t, "another connection", r.p().opened()-opened, 1)
+	a.query("INSERT INTO t VALUES (2)")
+	b.query("INSERT INTO t VALUES (3)")
+	equal(t, "each its own", r.p().opened()-opened, 1)
+}
