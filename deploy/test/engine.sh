@@ -84,6 +84,7 @@ need_packages() {
     done
     (( ${#missing[@]} )) || return 0
     command -v apt-get > /dev/null || fail "install what Debian calls ${missing[*]}; there is no apt-get here"
+    (( EUID == 0 )) || fail "installing ${missing[*]} needs root"
     # The lists may be older than what the mirror still has, or not all be there: the installation decides.
     watched "$BUILD_LIMIT" /dev/null apt-get -o DPkg::Lock::Timeout="$WAIT_LIMIT" update || true
     build "installing ${missing[*]}" env DEBIAN_FRONTEND=noninteractive \
@@ -105,6 +106,7 @@ engine_up() {
         note "using the engine that was installed"
         return 0
     fi
+    (( EUID == 0 )) || fail "no Docker engine answers, and starting one needs root"
     local root=${PGWEIR_DOCKER_ROOT:-/var/lib/pgweir-docker} end
     mkdir -p "$root"
     ENGINE_DIR=$(mktemp -d)
@@ -128,7 +130,8 @@ engine_up() {
         fi
         sleep 0.5
     done
-    printf 'SKIP: no Docker engine can start here; its last line: %s\n' "$(tail -n 1 "$ENGINE_DIR/log")"
+    printf 'SKIP: no Docker engine can start here; its last lines:\n'
+    tail -n 5 "$ENGINE_DIR/log"
     engine_down
     if [[ ${CI:-} && ${ALLOW_NO_ENGINE:-} != 1 ]]; then
         exit 1
