@@ -21,6 +21,7 @@ type arrival struct {
 	listener int
 	link     *pgwire.Link
 	ctx      context.Context
+	cancel   context.CancelCauseFunc
 	endPoint []byte // of the certificate the client was shown, for channel binding
 	secure   bool
 }
@@ -318,7 +319,7 @@ const (
 // newSession makes the session of an authenticated client.
 func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, keys auth.Keys) (*session, error) {
 	s := &session{srv: srv, client: a.link, cluster: target.Cluster, target: target, user: st.User, keys: keys, base: emptyBase, canceled: make(chan struct{}, 1)}
-	s.ctx, s.cancel = context.WithCancelCause(a.ctx)
+	s.ctx, s.cancel = a.ctx, a.cancel
 	s.st = newState(s.loginMark())
 	if err := s.startup(st); err != nil {
 		return nil, err
