@@ -339,6 +339,11 @@ func (s *session) fillClient() error {
 		if s.inDuplex {
 			return s.client.Fill() // the relay reads the lease
 		}
+		for _, held := range s.leases {
+			if held != nil {
+				held.conn.Link.Rest() // one that was opened and not used has the buffer of its login
+			}
+		}
 		if s.deferred.text != "" && l == nil {
 			return s.fillDeferred()
 		}
