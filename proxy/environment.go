@@ -96,10 +96,13 @@ func isOff(v string) bool {
 	return ok && !on
 }
 
+// withoutDashes leaves of a name of an encoding what tells it from others.
+var withoutDashes = strings.NewReplacer("_", "", "-", "")
+
 // unsafeEncoding says whether a character of this client encoding may end in a backslash (or another
 // ASCII byte), so that a scanner which reads bytes can be fooled.
 func unsafeEncoding(name string) bool {
-	switch strings.ToUpper(strings.NewReplacer("_", "", "-", "").Replace(name)) {
+	switch strings.ToUpper(withoutDashes.Replace(name)) {
 	case "SJIS", "SHIFTJIS", "MSKANJI", "WIN932", "WINDOWS932", "BIG5", "WIN950", "WINDOWS950", "GBK", "WIN936", "WINDOWS936",
 		"GB18030", "UHC", "WIN949", "WINDOWS949", "JOHAB", "SHIFTJIS2004", "SJIS2004":
 		return true

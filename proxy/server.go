@@ -250,7 +250,7 @@ func (srv *Server) accept(ctx context.Context, index int, l net.Listener, conns 
 		switch {
 		case err == nil:
 			pause = time.Millisecond
-			conns.Go(func() { srv.serveConn(ctx, index, c) })
+			conns.Go(func() { srv.arrive(ctx, index, c, conns) })
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -261,23 +261,37 @@ func (srv *Server) accept(ctx context.Context, index int, l net.Listener, conns 
 	}
 }
 
-// serveConn is the life of one connection, from accept to close.
-func (srv *Server) serveConn(ctx context.Context, listener int, c net.Conn) {
+// arrive takes one connection from its accept to the end of its login. A session that can be served
+// goes on in a goroutine of its own: a login needs a stack several times as large as one that waits, and a
+// goroutine keeps its stack until the collector halves it.
+func (srv *Server) arrive(ctx context.Context, listener int, c net.Conn, conns *sync.WaitGroup) {
 	link := pgwire.NewLink(c)
 	ctx, cancel := context.WithCancelCause(ctx)
 	if !srv.enter(link, cancel) {
 		_ = link.Close()
 		return
 	}
-	s, reason := srv.admit(ctx, listener, link)
+	s, reason := srv.admit(ctx, cancel, listener, link)
+	if s == nil || reason != nil {
+		srv.depart(link, s, cancel, reason)
+		return
+	}
+	conns.Go(func() { srv.serveSession(s) })
+}
+
+// serveSession is the life of a session behind its login.
+func (srv *Server) serveSession(s *session) {
+	s.cluster.clients.Add(1)
+	srv.metrics.clientStarts(s.cluster.Name)
+	reason := s.run()
+	srv.metrics.clientEnds(s.cluster.Name)
+	s.cluster.clients.Add(-1)
+	srv.depart(s.client, s, s.cancel, reason)
+}
+
+// depart ends a connection; s is nil when it came to no session.
+func (srv *Server) depart(link *pgwire.Link, s *session, cancel context.CancelCauseFunc, reason error) {
 	if s != nil {
-		if reason == nil {
-			s.cluster.clients.Add(1)
-			srv.metrics.clientStarts(s.cluster.Name)
-			reason = s.run()
-			srv.metrics.clientEnds(s.cluster.Name)
-			s.cluster.clients.Add(-1)
-		}
 		s.close()
 	}
 	srv.done(link, s, reason)
@@ -287,11 +301,11 @@ func (srv *Server) serveConn(ctx context.Context, listener int, c net.Conn) {
 }
 
 // admit takes a new connection through its login.
-func (srv *Server) admit(ctx context.Context, listener int, link *pgwire.Link) (*session, error) {
+func (srv *Server) admit(ctx context.Context, cancel context.CancelCauseFunc, listener int, link *pgwire.Link) (*session, error) {
 	if err := link.SetDeadline(time.Now().Add(srv.cfg.LoginTimeout)); err != nil {
 		return nil, err
 	}
-	a := &arrival{srv: srv, listener: listener, link: link, ctx: ctx}
+	a := &arrival{srv: srv, listener: listener, link: link, ctx: ctx, cancel: cancel}
 	st, err := a.negotiate()
 	if errors.Is(err, errDirectTLS) {
 		if err = a.direct(); err == nil {

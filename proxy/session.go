@@ -99,6 +99,7 @@ var errTerminate = errors.New("client said Terminate")
 // run serves the client until it leaves or something ends the connection. The error is the
 // reason, never nil.
 func (s *session) run() error {
+	s.release() // what the login needed
 	for {
 		err := s.collect(s.batch != nil || s.skipping)
 		if err == nil {
@@ -349,6 +350,11 @@ func (s *session) fillClient() error {
 		}
 		if s.inDuplex {
 			return s.client.Fill() // the relay reads the lease
+		}
+		for _, held := range s.leases {
+			if held != nil {
+				held.conn.Link.Rest() // one that was opened and not used has the buffer of its login
+			}
 		}
 		if s.deferred.text != "" && l == nil {
 			return s.fillDeferred()

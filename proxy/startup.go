@@ -21,6 +21,7 @@ type arrival struct {
 	listener int
 	link     *pgwire.Link
 	ctx      context.Context
+	cancel   context.CancelCauseFunc
 	endPoint []byte // of the certificate the client was shown, for channel binding
 	secure   bool
 }
@@ -317,8 +318,10 @@ const (
 
 // newSession makes the session of an authenticated client.
 func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, keys auth.Keys) (*session, error) {
-	s := &session{srv: srv, client: a.link, cluster: target.Cluster, target: target, user: st.User, keys: keys, base: emptyBase, canceled: make(chan struct{}, 1), serial: srv.statements.next()}
-	s.ctx, s.cancel = context.WithCancelCause(a.ctx)
+	s := &session{
+		srv: srv, client: a.link, ctx: a.ctx, cancel: a.cancel, cluster: target.Cluster, target: target, user: st.User, keys: keys,
+		base: emptyBase, canceled: make(chan struct{}, 1), serial: srv.statements.next(),
+	}
 	s.st = newState(s.loginMark())
 	if err := s.startup(st); err != nil {
 		return nil, err

@@ -14,14 +14,17 @@ readonly GOLANG=golang:1.26-bookworm
 readonly PROMETHEUS=prom/prometheus:v2.42.0    # what Debian 12 packages
 
 HERE=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=../test/engine.sh
+. "$HERE/../test/engine.sh"
 WORK=$(mktemp -d)
-trap 'rm -rf "$WORK"' EXIT
+# debootstrap that is broken off leaves its /proc mounted.
+trap 'stop_watched; rm -rf --one-file-system "$WORK"' EXIT
 
 # there says whether an image is here or can be pulled.
 there() {
-    docker image inspect "$1" > /dev/null 2>&1 && { echo "$1: here"; return; }
-    timeout 300 docker pull --quiet "$1" > /dev/null 2>&1 && { echo "$1: pulled"; return; }
-    echo "$1: cannot be pulled; making it"
+    docker image inspect "$1" > /dev/null 2>&1 && { note "$1: here"; return; }
+    watched 300 "$WORK/pull.log" docker pull "$1" && { note "$1: pulled"; return; }
+    note "$1: cannot be pulled; making it"
     return 1
 }
 
@@ -29,11 +32,8 @@ there() {
 make_debian() {
     there $DEBIAN && return
     local root=$WORK/debian mirror
-    if ! command -v debootstrap > /dev/null; then
-        apt-get update -qq > /dev/null
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap > /dev/null
-    fi
-    debootstrap --variant=minbase bookworm "$root" > "$WORK/debootstrap.log" 2>&1 || { tail -n 5 "$WORK/debootstrap.log"; return 1; }
+    need_packages debootstrap=debootstrap
+    build "debootstrap" debootstrap --variant=minbase bookworm "$root"
     mirror=$(awk '$1 == "deb" { print $2; exit }' "$root/etc/apt/sources.list")
     printf 'deb %s bookworm main\ndeb %s bookworm-updates main\ndeb %s-security bookworm-security main\n' \
         "$mirror" "$mirror" "$mirror" > "$root/etc/apt/sources.list"
@@ -46,6 +46,7 @@ make_debian() {
 # make_golang puts this machine's toolchain where the official image has it.
 make_golang() {
     there $GOLANG && return
+    command -v go > /dev/null || fail "making $GOLANG needs go on this machine: see https://go.dev/doc/install"
     make_debian
     local root
     root=$(go env GOROOT)
@@ -54,7 +55,7 @@ make_golang() {
     cp -L "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$WORK/golang/ca-certificates.crt"
     (cd "$root" && tar --exclude=testdata --exclude='*_test.go' -c VERSION go.env bin pkg src lib) \
         > "$WORK/golang/go.tar"
-    docker build --quiet --tag $GOLANG "$WORK/golang" > /dev/null
+    build "building $GOLANG" docker build --tag $GOLANG "$WORK/golang"
     rm -rf "$WORK/golang"
 }
 
@@ -62,7 +63,7 @@ make_golang() {
 make_prometheus() {
     there $PROMETHEUS && return
     make_debian
-    docker build --quiet --tag $PROMETHEUS - < "$HERE/prometheus.Dockerfile" > /dev/null
+    build "building $PROMETHEUS" docker build --tag $PROMETHEUS --file "$HERE/prometheus.Dockerfile" "$HERE"
 }
 
 (( $# )) || set -- debian golang prometheus

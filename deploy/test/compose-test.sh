@@ -5,7 +5,8 @@
 #   deploy/test/compose-test.sh [walk] [nodes] [lesson]      (default: all three)
 #
 # Works from nothing as root on Debian: installs an engine, makes base images that cannot be pulled.
-# Grafana is left out where its image cannot be pulled. See engine.sh for the variables.
+# Grafana is left out where its image cannot be pulled. Lines count the seconds since the beginning;
+# no wait is longer than the limits of engine.sh, which has the other variables, too.
 set -eu -o pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 cd "$HERE/../.."
@@ -13,7 +14,8 @@ cd "$HERE/../.."
 . "$HERE/engine.sh"
 
 readonly PROJECT=pgweir-walk
-PASSED=0 COMPOSE=()
+PASSED=0 COMPOSE=() PROGRAMS=()
+WORK=$(mktemp -d)
 
 # compose runs the compose that is being tried.
 compose() { "${COMPOSE[@]}" --project-name $PROJECT "$@"; }
@@ -24,33 +26,38 @@ ok() { PASSED=$(( PASSED + 1 )); note "ok: $*"; }
 # end shows the services' last words after a failure, and cleans up.
 end() {
     local status=$?
+    stop_watched
     if (( ${#COMPOSE[@]} )); then
-        (( status )) && { compose logs --no-color --tail 40 2>&1 || true; }
+        (( ! status )) || timeout 60 "${COMPOSE[@]}" --project-name $PROJECT logs --no-color --tail 40 2>&1 || true
         compose down --volumes --timeout 5 > /dev/null 2>&1 || true
     fi
     engine_down
+    rm -rf "$WORK"
 }
 
 # through runs SQL through pgweir.
-through() { psql -XAtq --no-password "$DSN" --command "$1"; }
+through() { timeout 120 psql -XAtq --no-password "$DSN" --command "$1"; }
 
 # at runs SQL on a node, as its superuser.
-at() { docker exec "$(compose ps -q "$1")" psql -XAtq -U postgres -d mydb -c "$2"; }
+at() { timeout 60 docker exec "$(compose ps -q "$1")" psql -XAtq -U postgres -d mydb -c "$2"; }
 
 is() { [[ $(at "$1" "$2" 2> /dev/null) == "$3" ]]; }
-healthy() { [[ $(docker inspect --format '{{.State.Health.Status}}' "$(compose ps -q "$1")") == healthy ]]; }
+healthy() { [[ $(docker inspect --format '{{.State.Health.Status}}' "$(compose ps -q "$1")" 2> /dev/null) == healthy ]]; }
+
+# watches says whether a node's repmgrd would see the primary die.
+watches() { [[ $(timeout 60 docker exec "$(compose ps -q "$1")" psql -XAtq -U postgres -d repmgr -c 'SELECT repmgr.repmgrd_is_running()' 2> /dev/null) == t ]]; }
 
 # page gets a page of pgweir's admin address or of Prometheus, from inside of bash.
 page() {
     local port=$1 path=$2
     exec 5<> "/dev/tcp/127.0.0.1/$port"
     printf 'GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n' "$path" >&5
-    cat <&5
+    timeout 30 cat <&5
     exec 5>&-
 }
 
 # counts says whether Prometheus finds a series for a query, which is given as it stands in a URL.
-counts() { page "$PROMETHEUS_PORT" "/api/v1/query?query=$1" 2> /dev/null | grep -q '"value":\['; }
+counts() { [[ $(page "$PROMETHEUS_PORT" "/api/v1/query?query=$1" 2> /dev/null) == *'"value":['* ]]; }
 
 # ports takes the ports of .env, or others where somebody listens already.
 ports() {
@@ -67,19 +74,19 @@ session() { coproc SESSION { psql -XAtq --no-password "$DSN" 2>&1; }; }
 say_to() {
     local answer
     printf '%s;\n' "$1" >&"${SESSION[1]}"
-    read -r -t 60 answer <&"${SESSION[0]}" || fail "no answer to $1"
+    read -r -t "$WAIT_LIMIT" answer <&"${SESSION[0]}" || fail "no answer within $WAIT_LIMIT s to $1"
     printf '%s' "$answer"
 }
 
 # walk brings everything up with one compose, uses it, kills the primary and takes everything down.
 walk() {
-    local answer pid new
+    local answer pid new name began
     note "walking with ${COMPOSE[*]}"
     ports
     compose down --volumes --timeout 5 > /dev/null 2>&1 || true
-    compose up --detach --build > /dev/null
+    build "${COMPOSE[*]} up" "${COMPOSE[@]}" --project-name $PROJECT up --detach --build
     for name in postgres-primary-0 postgres-standby-1 postgres-standby-2 pgweir; do
-        wait_until 180 healthy $name || fail "$name is not healthy"
+        await "$name is healthy" healthy $name
     done
     ok "everything is up and healthy"
 
@@ -87,45 +94,51 @@ walk() {
     through "CREATE FUNCTION node_name() RETURNS text LANGUAGE sql STABLE AS \$\$ SELECT current_setting('cluster_name') \$\$"
     answer=$(through "INSERT INTO sample (name) VALUES ('Alice') RETURNING node_name()")
     [[ $answer == postgres-primary-0 ]] || fail "the write was answered by $answer"
-    wait_until 30 standby_reads || fail "no read was answered by a standby: $(through 'SELECT node_name() FROM sample')"
+    await "a read is answered by a standby" standby_reads
     ok "a write is answered by the primary, a read by a standby"
 
     answer=$(psql -XAtq "postgresql://myuser:mypassword@127.0.0.1:$PGWEIR_READ_PORT/mydb" -c "INSERT INTO sample (name) VALUES ('x')" 2>&1 || true)
     [[ $answer == *'read-only transaction'* ]] || fail "the reads-only listener said: $answer"
-    page "$PGWEIR_ADMIN_PORT" /readyz | head -n 1 | grep -q ' 200 ' || fail "/readyz"
-    page "$PGWEIR_ADMIN_PORT" /cluster | grep -q postgres-standby-2 || fail "/cluster"
+    answer=$(page "$PGWEIR_ADMIN_PORT" /readyz)
+    [[ ${answer%%$'\r'*} == *' 200 '* ]] || fail "/readyz said: $answer"
+    [[ $(page "$PGWEIR_ADMIN_PORT" /cluster) == *postgres-standby-2* ]] || fail "/cluster has no postgres-standby-2"
     ok "the reads-only listener refuses a write; /readyz and /cluster answer"
 
-    wait_until 60 counts 'pgweir:primaries:sum==1' || fail "Prometheus has no primary"
-    wait_until 30 counts 'sum(pgweir_node_up)==3' || fail "Prometheus has no three nodes"
+    await "Prometheus has a primary" counts 'pgweir:primaries:sum==1'
+    await "Prometheus has three nodes" counts 'sum(pgweir_node_up)==3'
     ok "Prometheus has the series and the rules"
     if grafana; then
-        wait_until 60 grafana_answers || fail "Grafana does not answer"
+        await "Grafana answers" grafana_answers
         ok "Grafana has the dashboard"
     fi
 
     session
     pid=$SESSION_PID
     [[ $(say_to "SELECT count(*) FROM sample") == 1 ]] || fail "the session does not see the row"
+    for name in postgres-standby-1 postgres-standby-2; do
+        await "repmgrd watches on $name" watches $name
+    done
+    began=$SECONDS
     docker kill "$(compose ps -q postgres-primary-0)" > /dev/null
     new=$(say_to "INSERT INTO sample (name) VALUES ('Bob') RETURNING node_name()")
     [[ $new == postgres-standby-[12] ]] || fail "after the primary died the write was answered: $new"
     [[ $(say_to 'SELECT count(*) FROM sample') == 2 ]] || fail "a row is lost"
     kill -0 "$pid" || fail "the session ended"
     is "$new" 'SELECT pg_is_in_recovery()' f || fail "$new is no primary"
-    ok "the primary was killed; the write of an open session went on at $new"
+    ok "the primary was killed; the write of an open session went on at $new, at most $(( SECONDS - began + 1 )) s later"
 
     compose start postgres-primary-0 > /dev/null 2>&1
-    wait_until 120 is postgres-primary-0 "SELECT pg_is_in_recovery(), status FROM pg_stat_wal_receiver" 't|streaming' || fail "the old primary did not rejoin"
+    await "the old primary streams" is postgres-primary-0 "SELECT pg_is_in_recovery(), status FROM pg_stat_wal_receiver" 't|streaming'
     [[ $(say_to "INSERT INTO sample (name) VALUES ('Carol') RETURNING node_name()") == "$new" ]] || fail "the primary changed again"
-    wait_until 60 old_reads || fail "no read was answered by the old primary"
-    wait_until 60 counts 'sum(pgweir_node_role%7Brole=%22standby%22%7D)==2' || fail "Prometheus does not see two standbys"
+    await "a read is answered by the old primary" old_reads
+    await "Prometheus sees two standbys" counts 'sum(pgweir_node_role%7Brole=%22standby%22%7D)==2'
     ok "the old primary rejoined as a standby and answers reads"
 
     printf '\\q\n' >&"${SESSION[1]}"
     wait "$pid" || true
-    compose down --volumes --timeout 20 > /dev/null 2>&1
-    [[ ! $(compose ps -q) ]] || fail "something still runs"
+    build "${COMPOSE[*]} down" "${COMPOSE[@]}" --project-name $PROJECT down --volumes --timeout 20
+    [[ ! $(docker ps --all --quiet --filter label=com.docker.compose.project=$PROJECT) ]] || fail "a container is left"
+    [[ ! $(docker volume ls --quiet --filter label=com.docker.compose.project=$PROJECT) ]] || fail "a volume is left"
     ok "everything is down"
 }
 
@@ -136,32 +149,36 @@ old_reads() { [[ $(through 'SELECT node_name() FROM sample LIMIT 1') == postgres
 
 # grafana says whether Grafana's image is here or can be had.
 grafana() { [[ ${COMPOSE_PROFILES-grafana} == grafana ]]; }
-grafana_answers() { page "$GRAFANA_PORT" /api/dashboards/uid/pgweir-overview | grep -q '"title":"pgweir overview"'; }
+grafana_answers() { [[ $(page "$GRAFANA_PORT" /api/dashboards/uid/pgweir-overview 2> /dev/null) == *'"title":"pgweir overview"'* ]]; }
 
 # leave_out_grafana turns its profile off where its image cannot be had.
 leave_out_grafana() {
     local image
     image=$(awk '$1 == "image:" && $2 ~ /grafana/ { print $2 }' docker-compose.yml)
-    docker image inspect "$image" > /dev/null 2>&1 || timeout 300 docker pull --quiet "$image" > /dev/null 2>&1 || {
+    docker image inspect "$image" > /dev/null 2>&1 || watched 300 "$WORK/pull.log" docker pull "$image" || {
         note "$image cannot be pulled: its profile is left out"
         export COMPOSE_PROFILES=none
     }
 }
 
-# composes lists the compose programs of this machine, installing one if there is none.
-composes() {
-    docker compose version > /dev/null 2>&1 || need_packages docker-compose=docker-compose >&2
-    ! command -v docker-compose > /dev/null || echo docker-compose
-    ! docker compose version > /dev/null 2>&1 || echo docker compose
+# find_composes sets PROGRAMS to the compose programs of this machine, installing one if there is none.
+find_composes() {
+    docker compose version > /dev/null 2>&1 || need_packages docker-compose=docker-compose
+    ! command -v docker-compose > /dev/null || PROGRAMS+=("docker-compose")
+    ! docker compose version > /dev/null 2>&1 || PROGRAMS+=("docker compose")
+    (( ${#PROGRAMS[@]} )) || fail "there is neither docker-compose nor docker compose"
 }
 
 trap end EXIT
 (( $# )) || set -- walk nodes lesson
-need_packages psql=postgresql-client
+need_packages psql=postgresql-client update-ca-certificates=ca-certificates
 engine_up
-# Modules reach the build as they reach this machine.
+# Modules reach the build as they reach this machine. What Go does anyway is left out, as in the
+# lesson's plain docker build, which then finds the layers that are here.
 if command -v go > /dev/null; then
     GOPROXY=$(go env GOPROXY) GOSUMDB=$(go env GOSUMDB)
+    [[ $GOPROXY != https://proxy.golang.org,direct ]] || GOPROXY=''
+    [[ $GOSUMDB != sum.golang.org ]] || GOSUMDB=''
     export GOPROXY GOSUMDB
 fi
 export COMPOSE_DOCKER_CLI_BUILD=0    # docker-compose builds by itself
@@ -170,8 +187,8 @@ for part in "$@"; do
         walk)
             deploy/images/make.sh
             leave_out_grafana
-            readarray -t programs < <(composes)
-            for program in "${programs[@]}"; do
+            find_composes
+            for program in "${PROGRAMS[@]}"; do
                 read -r -a COMPOSE <<< "$program"
                 walk
             done
@@ -182,4 +199,8 @@ for part in "$@"; do
         *)      fail "no part $part; there are walk, nodes and lesson" ;;
     esac
 done
+if [[ ${ENGINE_IS_OURS:-} ]]; then
+    [[ ! $(leftovers) ]] || fail "containers are left: $(leftovers | tr '\n' ' ')"
+    ok "no container is left"
+fi
 note "compose-test: $PASSED passed, 0 failed"

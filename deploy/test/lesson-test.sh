@@ -16,7 +16,20 @@ readonly LESSON=${1:-docs/lesson.md}
 readonly CONTAINERS=(pgweir postgres-primary-0 postgres-standby-1)
 readonly VOLUMES=(pgweir-state postgres-primary-0 postgres-standby-1 postgres-shared)
 WORK=$(mktemp -d)
-BLOCKS=0 CHECKED=0
+BLOCKS=0 CHECKED=0 STARTED=''
+
+# The lesson's names are those that a reader has, too: on an engine that is not ours nothing of them
+# may be there. On our own it is what a test that was killed has left.
+nothing_there() {
+    local name
+    for name in "${CONTAINERS[@]}"; do
+        ! docker container inspect "$name" > /dev/null 2>&1 || fail "this engine has a container $name; the lesson needs the name"
+    done
+    for name in "${VOLUMES[@]}"; do
+        ! docker volume inspect "$name" > /dev/null 2>&1 || fail "this engine has a volume $name; the lesson needs the name"
+    done
+    ! docker network inspect my-network > /dev/null 2>&1 || fail "this engine has a network my-network; the lesson needs the name"
+}
 
 # clean removes what the lesson makes, also when it stopped half-way.
 clean() {
@@ -28,13 +41,14 @@ clean() {
 # end shows the containers' last words after a failure, and cleans up.
 end() {
     local status=$? name
-    if (( status )); then
-        for name in "${CONTAINERS[@]}"; do
+    stop_watched
+    if [[ $STARTED ]]; then
+        (( ! status )) || for name in "${CONTAINERS[@]}"; do
             printf -- '--- %s\n' "$name"
             docker logs --tail 30 "$name" 2>&1 || true
         done
+        clean
     fi
-    clean
     rm -rf "$WORK"
     engine_down
 }
@@ -79,12 +93,20 @@ need_packages docker=docker.io psql=postgresql-client
 engine_up
 deploy/images/make.sh debian golang
 split
-clean
+if [[ ${ENGINE_IS_OURS:-} ]]; then clean; else nothing_there; fi
+STARTED=1
+while read -r port; do
+    await "port $port of 127.0.0.1 is free" port_free "$port"
+done < <(grep -o '127\.0\.0\.1:[0-9]*:' "$LESSON" | cut -d : -f 2 | sort -u)
 for block in "$WORK"/*.sh; do
     BLOCKS=$(( BLOCKS + 1 ))
     note "$LESSON, block $BLOCKS: $(head -n 1 "$block")"
     status=0
-    timeout 400 bash -eu -o pipefail "$block" < /dev/null > "$WORK/out" 2>&1 || status=$?
+    watched "$BUILD_LIMIT" "$WORK/out" bash -eu -o pipefail "$block" || status=$?
+    if (( status == 124 )); then
+        tail -n 40 "$WORK/out"
+        fail "block $BLOCKS was not done within $BUILD_LIMIT s"
+    fi
     if [[ -e ${block%.sh}.fails ]]; then
         (( status != 0 )) || fail "block $BLOCKS should fail and did not"
     elif (( status != 0 )); then

@@ -42,6 +42,8 @@ type proxyConfig struct {
 	Users    map[string]string           // more users with passwords
 	NoAuth   bool                        // do not install setup-sql's function
 	MayFail  bool                        // the process may end by itself
+
+	DefaultProbes bool // leave trust_window and probe.timeout at their defaults
 }
 
 // StartProxy runs `pgweir serve` in front of a cluster until the test ends, and returns when
@@ -118,8 +120,12 @@ func (p *Proxy) yaml(cfg proxyConfig) string {
 	}
 	b.WriteString("clusters:\n")
 	for name, c := range cfg.Clusters {
-		// Tests share few cores with the servers: a node that answers late is not dead.
-		fmt.Fprintf(&b, "  %s:\n    monitor: {user: pgweir, password: watcher}\n    trust_window: 3s\n    probe: {timeout: 3s}\n    nodes:\n", name)
+		fmt.Fprintf(&b, "  %s:\n    monitor: {user: pgweir, password: watcher}\n", name)
+		if !cfg.DefaultProbes {
+			// Tests share few cores with the servers: a node that answers late is not dead.
+			b.WriteString("    trust_window: 3s\n    probe: {timeout: 3s}\n")
+		}
+		b.WriteString("    nodes:\n")
 		for _, n := range c.Nodes {
 			fmt.Fprintf(&b, "      - {name: %s, host: 127.0.0.1, port: %d}\n", n.Name, n.Port())
 		}

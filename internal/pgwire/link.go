@@ -56,7 +56,7 @@ type Link struct {
 	grow  bool // the last read filled the buffer
 	small *[smallBuffer]byte
 	large *[largeBuffer]byte
-	idle  []byte // only without the raw engine
+	idle  *[idleBuffer]byte // only without the raw engine
 
 	// State of the poller callbacks, which are bound once so that no call allocates.
 	onRead  func(fd uintptr) bool
@@ -202,9 +202,9 @@ func (l *Link) fillConn() error {
 	if l.r == l.w {
 		l.release()
 		if l.idle == nil {
-			l.idle = make([]byte, idleBuffer)
+			l.idle = new([idleBuffer]byte)
 		}
-		n, err := l.conn.Read(l.idle)
+		n, err := l.conn.Read(l.idle[:])
 		if n > 0 {
 			l.room()
 			l.w = copy(l.buf, l.idle[:n])
