@@ -185,12 +185,18 @@ func TestParity(t *testing.T) {
 }
 
 // waitForStandbys waits a moment for pgweir to have read the new catalog and for a standby to be
-// fresh: what is counted is how scripts are routed, not how fast the fixture follows.
+// fresh: what is counted is how scripts are routed, not how fast the fixture follows. It asks in a
+// new session each time, since one that calls a function which the catalog does not hold yet stays
+// on the primary.
 func waitForStandbys(t testing.TB, c *localpg.Cluster, p *Proxy) {
 	t.Helper()
-	admin := client(t, p.Addr, appUser, appPassword, parityDatabase)
 	primary := strconv.Itoa(c.Nodes[0].Port())
 	err := within(t.Context(), 2*time.Second, func() error {
+		admin, err := pgtest.Connect(pgtest.ClientConfig{Addr: p.Addr, User: appUser, Password: appPassword, Database: parityDatabase})
+		if err != nil {
+			return err
+		}
+		defer admin.Close()
 		if ask(t, admin, "SELECT node_port() AS warm, count(*) FROM t") == primary {
 			return errors.New(ask(t, admin, "SHOW pgweir.last_route"))
 		}
