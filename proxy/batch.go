@@ -328,7 +328,12 @@ func (s *session) join(c *chunk, u *router.Unit) {
 // has said ParseComplete. message is nil for one that is too long to keep.
 func (s *session) define(name, message []byte, unit *router.Unit) *statement {
 	var st *statement
-	if len(name) == 0 {
+	switch {
+	case len(name) > 0:
+		st = &statement{named: true}
+	case s.inDuplex || s.parsesUnnamed():
+		st = &statement{} // the object of the one before is still looked at
+	default:
 		// The two objects take turns: one is the session's, the other what is being asked for.
 		s.turn = !s.turn
 		st = s.unnamedOf(s.turn)
@@ -336,8 +341,6 @@ func (s *session) define(name, message []byte, unit *router.Unit) *statement {
 			s.turn = !s.turn
 			st = s.unnamedOf(s.turn)
 		}
-	} else {
-		st = &statement{named: true}
 	}
 	st.unit, st.env, st.shape = unit, s.envOf, nil
 	if message == nil {
@@ -347,6 +350,16 @@ func (s *session) define(name, message []byte, unit *router.Unit) *statement {
 	}
 	s.identify(st, len(name))
 	return st
+}
+
+// parsesUnnamed says whether the chunk has a Parse of the unnamed statement already.
+func (s *session) parsesUnnamed() bool {
+	for i := range s.chunk.items {
+		if s.chunk.items[i].typ == pgwire.MsgParse && len(s.chunk.items[i].name) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // unnamedOf is one of the two objects for the unnamed statement.

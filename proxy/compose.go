@@ -84,12 +84,18 @@ func (k *composer) item(c *chunk, i int) {
 	case pgwire.MsgParse:
 		k.parse(c, i)
 	case pgwire.MsgBind:
+		if it.st != nil {
+			k.mentioned(it.st.unit, it.st.parse, it.at)
+		}
 		node := k.provide(it.st, it.name, it.at)
 		k.rename(it, node)
 		k.s.bound(it.portal, it.unit)
 		k.r.push(expectation{typ: it.typ})
 	case pgwire.MsgDescribe:
 		if it.kind == pgwire.KindStatement {
+			if it.st != nil {
+				k.mentioned(it.st.unit, it.st.parse, it.at)
+			}
 			node := k.provide(it.st, it.name, it.at)
 			k.rename(it, node)
 			k.r.push(expectation{typ: it.typ, kind: it.kind, st: it.st, node: node})
@@ -107,9 +113,6 @@ func (k *composer) item(c *chunk, i int) {
 	case pgwire.MsgQuery:
 		k.query(it)
 	case pgwire.MsgExecute:
-		if it.st != nil && it.st.parse != nil {
-			k.mentioned(it.st.parse, it)
-		}
 		k.r.push(expectation{typ: it.typ, unit: it.unit})
 	default:
 		k.r.push(expectation{typ: it.typ, unit: it.unit})
@@ -132,7 +135,6 @@ func (k *composer) parse(c *chunk, i int) {
 			k.provide(old, it.name, it.at)
 		case old != nil:
 			// The client has such a statement: the node is made to have one, and says so in its own words.
-			k.l.conn.Dirty = true
 			k.before(it.at)
 			k.out = pgwire.AppendParse(k.out, name, "", pgwire.OIDs{})
 			k.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: old, node: name})
@@ -182,27 +184,32 @@ func describes(items []item, name []byte) bool {
 
 // mentioned makes the lease have all the client's statements where the text may speak of them in SQL:
 // EXECUTE, DEALLOCATE, pg_prepared_statements.
-func (k *composer) mentioned(text []byte, it *item) {
-	if len(k.s.named) == 0 || !mentionsStatements(it.unit, text) {
+func (k *composer) mentioned(u *router.Unit, text []byte, at int) {
+	if len(k.s.named) == 0 || !mentionsStatements(u, text, statementWords) {
 		return
 	}
 	for name, st := range k.s.named {
-		k.provide(st, []byte(name), it.at)
+		switch {
+		case !k.l.shared:
+			k.provide(st, []byte(name), at)
+		case k.version(name) == 0 && st.parse != nil && bytes.Contains(text, []byte(name)):
+			k.make(st, name, at) // under the client's own name, beside the one that is shared
+		}
 	}
 }
 
-// mentions says whether the chunk may speak of prepared statements in SQL.
+// mentions says whether the chunk may speak of prepared statements in SQL, so that the lease must be the session's own.
 func (s *session) mentions(c *chunk) bool {
 	b := s.client.Buffered()
 	for i := range c.items {
 		it := &c.items[i]
 		switch {
 		case it.typ == pgwire.MsgQuery:
-			if mentionsStatements(it.unit, b[it.at:min(it.end, len(b))]) {
+			if mentionsStatements(it.unit, b[it.at:min(it.end, len(b))], claimingWords) {
 				return true
 			}
-		case it.typ == pgwire.MsgBind && it.st != nil:
-			if mentionsStatements(it.st.unit, it.st.parse) {
+		case (it.typ == pgwire.MsgBind || it.typ == pgwire.MsgDescribe) && it.st != nil:
+			if mentionsStatements(it.st.unit, it.st.parse, claimingWords) {
 				return true
 			}
 		}
@@ -210,16 +217,19 @@ func (s *session) mentions(c *chunk) bool {
 	return false
 }
 
-// statementWords are what SQL cannot do without when it speaks of prepared statements.
-var statementWords = []string{"execute", "prepare", "deallocate"}
+// What SQL cannot do without when it speaks of prepared statements. DEALLOCATE needs only the one that it names.
+var (
+	statementWords = []string{"execute", "prepare", "deallocate"}
+	claimingWords  = []string{"execute", "prepare"}
+)
 
 // mentionsStatements says whether a text may speak of prepared statements. A read does not: the view that
 // shows them is for the primary.
-func mentionsStatements(u *router.Unit, text []byte) bool {
+func mentionsStatements(u *router.Unit, text []byte, words []string) bool {
 	if u == nil || u.Class == router.ClassRead {
 		return false
 	}
-	for _, word := range statementWords {
+	for _, word := range words {
 		for rest := text; len(rest) >= len(word); rest = rest[1:] {
 			if rest[0]|0x20 == word[0] && bytes.EqualFold(rest[:len(word)], []byte(word)) {
 				return true
@@ -231,7 +241,7 @@ func mentionsStatements(u *router.Unit, text []byte) bool {
 
 // query plans a simple query: it ends the unnamed statement.
 func (k *composer) query(it *item) {
-	k.mentioned(k.b[it.at:it.end], it)
+	k.mentioned(it.unit, k.b[it.at:it.end], it.at)
 	k.setPlan("", 0)
 	k.r.push(expectation{typ: it.typ, unit: it.unit})
 }

@@ -44,6 +44,7 @@ type problem struct {
 	message string
 	detail  string
 	hint    string
+	routine string // of PostgreSQL's, where drivers look at it; "" is ours
 	before  []byte // messages that come in front of the error
 	raw     []byte // the node's own ErrorResponse body, instead of all of the above
 	ends    error  // the session ends with this; nothing is said here
@@ -54,8 +55,12 @@ func (p *problem) report(severity string) []byte {
 	if p.raw != nil {
 		return pgwire.AppendMessage(p.before, pgwire.MsgErrorResponse, p.raw)
 	}
+	from := routine
+	if p.routine != "" {
+		from = p.routine
+	}
 	return pgwire.AppendError(p.before, pgwire.Report{
-		Severity: severity, Code: p.code, Message: p.message, Detail: p.detail, Hint: p.hint, Routine: routine,
+		Severity: severity, Code: p.code, Message: p.message, Detail: p.detail, Hint: p.hint, Routine: from,
 	})
 }
 
@@ -259,9 +264,10 @@ func problemIdle() *problem {
 	return &problem{code: codeIdleSession, message: "terminating connection due to idle-session timeout"}
 }
 
-// problemShape is PostgreSQL's own error for a statement whose rows have changed since it was prepared.
+// problemShape is PostgreSQL's own error for a statement whose rows have changed since it was prepared. The JDBC driver
+// prepares again only when it sees the routine.
 func problemShape() *problem {
-	return &problem{code: codeNotSupported, message: "cached plan must not change result type"}
+	return &problem{code: codeNotSupported, message: "cached plan must not change result type", routine: "RevalidateCachedQuery"}
 }
 
 // problemCanceled is a statement that was cancelled while it waited.

@@ -346,7 +346,7 @@ func (s *session) wiped(e *router.Effect, l *lease) {
 	case router.EffectDiscardAll:
 		clear(s.named)
 		s.unnamed = nil
-		l.unnamed = 0
+		l.unnamed, l.owned = 0, 0
 		clear(l.named)
 		for _, other := range s.leases {
 			if other != nil && other != l {
@@ -356,6 +356,7 @@ func (s *session) wiped(e *router.Effect, l *lease) {
 	case router.EffectDeallocateAll:
 		clear(s.named)
 		clear(l.named)
+		l.owned = 0
 	case router.EffectDeallocate:
 		delete(s.named, e.Name)
 		l.forget(e.Name)

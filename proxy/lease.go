@@ -25,6 +25,7 @@ type lease struct {
 	unnamed    uint64             // version of the unnamed statement, 0 when there is none
 	shared     bool               // statements have names of ours, and stay for the session that comes next
 	custom     string             // settings.custom of all that has been set on it: those names never go away
+	owned      int                // statements that have a client's own name although it is shared
 	spoiled    bool               // something may be left on it that nothing removes
 	sequences  uint64             // serial of the session whose sequence values it has; 0 when it has none
 	set        *settings          // what has been SET on it
@@ -50,8 +51,14 @@ func (l *lease) prepared(name string, version uint64) {
 	if l.named == nil {
 		l.named = make(map[string]*onNode)
 	}
+	if l.shared && version != 0 && l.named[name] == nil && !l.ours(name) {
+		l.owned++
+	}
 	l.named[name] = &onNode{version: version, used: l.tick}
 }
+
+// ours says whether a name on the node is one that we have made up.
+func (l *lease) ours(name string) bool { return strings.HasPrefix(name, reservedPrefix) }
 
 // shaped records what a statement of the node returns.
 func (l *lease) shaped(name string, shape []byte) {
@@ -62,7 +69,7 @@ func (l *lease) shaped(name string, shape []byte) {
 
 // wiped records a DISCARD ALL of the node.
 func (l *lease) wiped() {
-	l.set, l.unnamed, l.sequences = noSettings, 0, 0
+	l.set, l.unnamed, l.sequences, l.owned = noSettings, 0, 0, 0
 	clear(l.named)
 }
 
@@ -71,6 +78,9 @@ func (l *lease) forget(name string) {
 	if name == "" {
 		l.unnamed = 0
 		return
+	}
+	if l.named[name] != nil && l.owned > 0 && !l.ours(name) {
+		l.owned--
 	}
 	delete(l.named, name)
 }
@@ -245,6 +255,7 @@ func (s *session) release() {
 			s.giveUp(l)
 		case slot == slotPrimary && s.claims(l):
 		default:
+			l.conn.Dirty = l.conn.Dirty || l.owned > 0
 			if s.st.set.custom != "" {
 				l.custom = s.st.set.custom
 			}
@@ -281,7 +292,7 @@ func (s *session) claim(c *chunk, l *lease) (*problem, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	l.unnamed, l.shared, l.conn.Dirty = 0, false, true
+	l.unnamed, l.owned, l.shared, l.conn.Dirty = 0, 0, false, true
 	clear(l.named)
 	return nil, nil
 }

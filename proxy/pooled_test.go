@@ -62,7 +62,7 @@ func TestPooledNames(t *testing.T) {
 	r.forgetAll()
 	a.run(bindExecute("s")...)
 	b.run(bindExecute("s")...)
-	if got := r.p().got(); strings.Index(got, "E VALUES (1)") < 0 || strings.Index(got, "E VALUES (2)") < strings.Index(got, "E VALUES (1)") {
+	if got := r.p().got(); !strings.Contains(got, "E VALUES (1)") || strings.Index(got, "E VALUES (2)") < strings.Index(got, "E VALUES (1)") {
 		t.Errorf("not each its own: %s", got)
 	}
 	r.forgetAll()
@@ -169,4 +169,25 @@ func TestPooledCustom(t *testing.T) {
 	a.query("INSERT INTO t VALUES (2)")
 	b.query("INSERT INTO t VALUES (3)")
 	equal(t, "each its own", r.p().live()-opened, 1)
+}
+
+// TestPooledDeallocate: DEALLOCATE of a statement that was prepared by the protocol finds it under the client's name, also
+// several times in one batch, and the connection is not wiped for it.
+func TestPooledDeallocate(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a := r.client()
+	for _, name := range []string{"s1", "s2", "s3"} {
+		a.run(append([]pgtest.Message{pgtest.Parse(name, "VALUES (1)")}, bindExecute(name)...)...)
+	}
+	r.forgetAll()
+	batch := func(sql string) []pgtest.Message {
+		return []pgtest.Message{pgtest.Parse("", sql), pgtest.Bind("", "", nil, nil, nil), pgtest.Execute("", 0)}
+	}
+	ms := append(append(batch("DEALLOCATE s1"), batch("DEALLOCATE s2")...), pgtest.Sync())
+	equal(t, "both", a.run(ms...), "1 2 C(DEALLOCATE) 1 2 C(DEALLOCATE) Z(I)")
+	equal(t, "gone", a.run(bindExecute("s1")...), "E(ERROR 26000) Z(I)")
+	equal(t, "the third", a.run(bindExecute("s3")...), "2 D(primary 1) C(SELECT 1) Z(I)")
+	if got := r.p().got(); strings.Contains(got, "DISCARD") {
+		t.Errorf("wiped: %s", got)
+	}
 }

@@ -22,6 +22,8 @@ type statementTable struct {
 }
 
 const (
+	// reservedPrefix begins the names of statements on nodes.
+	reservedPrefix = "pgweir_"
 	// maxStatements is how many texts a generation holds.
 	maxStatements = 10_000
 	// maxShared is the longest text that is shared.
@@ -32,7 +34,7 @@ const (
 func newStatementTable() *statementTable {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never returns an error
-	t := &statementTable{prefix: "pgweir_" + hex.EncodeToString(b[:]) + "_"}
+	t := &statementTable{prefix: reservedPrefix + hex.EncodeToString(b[:]) + "_"}
 	t.mu.young = make(map[string]uint64)
 	return t
 }
