@@ -14,6 +14,8 @@ export GOVULNCHECK := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # How long each fuzz target runs, and which (empty: all).
 FUZZTIME ?= 60s
 FUZZ     ?=
+# How long `make leaks` runs.
+LEAK_TIME ?= 10m
 # The major versions of PostgreSQL that `make matrix` runs on.
 VERSIONS ?= 14 15 16 17 18
 # Further arguments: make demo ARGS=--check, make test ARGS='-run Settings ./cmd/pgweir'.
@@ -68,6 +70,11 @@ parity: ## run the parity scripts: straight against the primary and through pgwe
 e2e: ## run all end-to-end tests: parity, drivers, failover, several clusters, the demo
 	@scripts/need.sh go test
 	$(GO) test -count=1 -timeout 60m ./internal/e2e
+
+.PHONY: leaks
+leaks: ## let many clients take turns on few connections for LEAK_TIME (10m), each looking whether it sees only itself
+	@scripts/need.sh go test
+	LEAK_TIME=$(LEAK_TIME) $(GO) test -count=1 -timeout 60m ./internal/e2e -run TestLeaks -v
 
 .PHONY: matrix
 matrix: ## run the end-to-end tests on PostgreSQL 14 to 18 (VERSIONS='15 17')

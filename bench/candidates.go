@@ -290,7 +290,7 @@ func (r *rig) planPgweir(ctx context.Context, k kind, procs int) ([]plan, error)
 		env = []string{"GOMAXPROCS=" + strconv.Itoa(procs)}
 	}
 	return []plan{{
-		kind: k, version: strings.Join(append([]string{version + ", session mode"}, extra...), " "), admin: adminPort,
+		kind: k, version: strings.Join(append([]string{version + ", transaction mode"}, extra...), " "), admin: adminPort,
 		command: command{
 			path: r.program, args: append([]string{"serve", "-c", "pgweir.yaml"}, extra...), env: env,
 			ask: []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM},

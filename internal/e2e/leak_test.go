@@ -1,0 +1,223 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgweir/internal/pgtest"
+)
+
+// leakClients share leakPool connections to each node.
+const (
+	leakClients = 60
+	leakPool    = 4
+)
+
+// leakTime is how long the hunt runs: LEAK_TIME, or 20 s.
+func leakTime(t *testing.T) time.Duration {
+	v := os.Getenv("LEAK_TIME")
+	if v == "" {
+		return 20 * time.Second
+	}
+	d, err := time.ParseDuration(v)
+	must(t, err)
+	return d
+}
+
+// hunter is one client of the hunt and what it must see of itself.
+type hunter struct {
+	c        *pgtest.RawClient
+	id       int
+	rng      *rand.Rand
+	settings map[string]string // by name: what SHOW must say
+	custom   string            // of leak.me; "" when the client has never made it
+	prepared map[string]int    // by name: what it returns
+	drawn    string            // the last value of nextval, "" when there is none
+	steps    []string          // the last things done, for the report
+}
+
+// said runs SQL and returns its rows, joined, or "!" and the SQLSTATE.
+func (h *hunter) said(ms ...pgtest.Message) (string, error) {
+	h.steps = append(h.steps, pgtest.DescribeAll(ms)[0])
+	if len(h.steps) > 12 {
+		h.steps = h.steps[1:]
+	}
+	got, err := h.c.Exchange(ms...)
+	if err != nil {
+		return "", err
+	}
+	if e := pgtest.FirstError(got); e != nil {
+		return "!" + e.Field('C'), nil
+	}
+	var rows []string
+	for _, row := range pgtest.Rows(got) {
+		rows = append(rows, strings.Join(row, ","))
+	}
+	return strings.Join(rows, ";"), nil
+}
+
+// expect fails when the answer is not one of those wanted.
+func (h *hunter) expect(sql string, want ...string) error {
+	return h.expectOf([]pgtest.Message{pgtest.Query(sql)}, want...)
+}
+
+// expectOf is expect for any messages.
+func (h *hunter) expectOf(ms []pgtest.Message, want ...string) error {
+	got, err := h.said(ms...)
+	if err != nil {
+		return err
+	}
+	for _, w := range want {
+		if got == w {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %q, want %q; before that: %s", h.steps[len(h.steps)-1], got, want, strings.Join(h.steps, " | "))
+}
+
+// all runs several checks up to the first that fails.
+func all(checks ...error) error {
+	for _, err := range checks {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step does one thing and looks whether it sees only itself.
+func (h *hunter) step() error {
+	switch h.rng.IntN(14) {
+	case 0, 1: // a setting
+		name := []string{"work_mem", "statement_timeout", "datestyle", "search_path"}[h.rng.IntN(4)]
+		value := map[string][]string{
+			"work_mem": {"1MB", "2MB", "3MB"}, "statement_timeout": {"10min", "11min"}, "datestyle": {"ISO, DMY", "German, DMY"},
+			"search_path": {"public", "pg_catalog, public"},
+		}[name]
+		v := value[h.rng.IntN(len(value))]
+		set := fmt.Sprintf("SET %s TO '%s'", name, v)
+		if name == "datestyle" || name == "search_path" {
+			set = fmt.Sprintf("SET %s TO %s", name, v)
+		}
+		h.settings[name] = v
+		return h.expect(set, "")
+	case 2, 3: // what is set, on whichever node
+		for name, v := range h.settings {
+			if err := h.expect(fmt.Sprintf("SELECT current_setting('%s')", name), v); err != nil {
+				return err
+			}
+		}
+		return h.expect("SELECT coalesce(current_setting('leak.me', true), 'none')", map[bool]string{true: "none", false: h.custom}[h.custom == ""])
+	case 4: // a custom setting: half of the clients never make it
+		if h.id%2 == 0 {
+			return h.expect("SELECT current_setting('leak.me')", "!42704")
+		}
+		h.custom = fmt.Sprint("of ", h.id)
+		return h.expect(fmt.Sprintf("SELECT set_config('leak.me', '%s', false)", h.custom), h.custom)
+	case 5: // a transaction whose settings are undone
+		return all(
+			h.expect("BEGIN", ""), h.expect("SET LOCAL work_mem TO '7MB'", ""), h.expect("SET lock_timeout TO '5s'", ""),
+			h.expect("SHOW work_mem", "7MB"), h.expect("ROLLBACK", ""), h.expect("SHOW lock_timeout", "0"))
+	case 6: // a prepared statement under a name that others use too
+		name := fmt.Sprint("s", h.rng.IntN(3))
+		value := h.id*1000 + h.rng.IntN(3)
+		h.prepared[name] = value
+		return h.expectOf([]pgtest.Message{
+			pgtest.CloseStatement(name), pgtest.Parse(name, fmt.Sprintf("SELECT %d + 0", value)), pgtest.Bind("", name), pgtest.Execute("", 0), pgtest.Sync(),
+		}, fmt.Sprint(value))
+	case 7, 8: // … used, or not there
+		name := fmt.Sprint("s", h.rng.IntN(3))
+		want := "!26000"
+		if value, ok := h.prepared[name]; ok {
+			want = fmt.Sprint(value)
+		}
+		return h.expectOf([]pgtest.Message{pgtest.Bind("", name), pgtest.Execute("", 0), pgtest.Sync()}, want)
+	case 9: // what SQL sees of them
+		names := make([]string, 0, len(h.prepared))
+		for name := range h.prepared {
+			names = append(names, name)
+		}
+		sort.Strings(names)
+		return h.expect("SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') FROM pg_prepared_statements WHERE NOT from_sql OR name <> ''", strings.Join(names, " "))
+	case 10: // a temporary table that nobody else has
+		return all(
+			h.expect("SELECT count(*) FROM pg_class WHERE relname = 'leak_temp' AND pg_table_is_visible(oid)", "0"),
+			h.expect(fmt.Sprintf("CREATE TEMP TABLE leak_temp AS SELECT %d AS id", h.id), ""),
+			h.expect("SELECT id FROM leak_temp", fmt.Sprint(h.id)), h.discardAll())
+	case 11: // a session's lock
+		return all(
+			h.expect(fmt.Sprintf("SELECT pg_try_advisory_lock(%d)", h.id), "t"),
+			h.expect("SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", fmt.Sprint(h.id)),
+			h.expect("SELECT pg_advisory_unlock_all()", ""), h.discardAll())
+	case 12: // a sequence: one's own value, none, or for the first one of this user the error
+		if h.id%3 == 0 {
+			return h.expect("SELECT lastval()", "!55000")
+		}
+		v, err := h.said(pgtest.Query("SELECT nextval('leak_seq')"))
+		if err != nil {
+			return err
+		}
+		return h.expect("SELECT lastval()", v, "!55000")
+	}
+	// PREPARE in SQL
+	return all(
+		h.expect(fmt.Sprintf("PREPARE leak_sql AS SELECT %d", h.id), ""), h.expect("EXECUTE leak_sql", fmt.Sprint(h.id)), h.discardAll())
+}
+
+// discardAll ends what the client has made of a session.
+func (h *hunter) discardAll() error {
+	clear(h.settings)
+	clear(h.prepared)
+	if h.custom != "" {
+		h.custom = " "
+	}
+	if err := h.expect("DISCARD ALL", ""); err != nil || h.custom == "" {
+		return err
+	}
+	h.custom = fmt.Sprint("again ", h.id)
+	return h.expect(fmt.Sprintf("SELECT set_config('leak.me', '%s', false)", h.custom), h.custom)
+}
+
+// TestLeaks lets many clients take turns on few connections, each doing what leaves something on
+// a connection, and each looking whether it sees only itself.
+func TestLeaks(t *testing.T) {
+	c := sharedCluster(t)
+	p := StartProxy(t, c, proxyConfig{Extra: fmt.Sprintf("pool_size: %d\n", leakPool)})
+	ask(t, p.Client(t), "DROP SEQUENCE IF EXISTS leak_seq; CREATE SEQUENCE leak_seq")
+	t.Cleanup(func() {
+		ask(t, client(t, c.Nodes[0].Addr(), appUser, appPassword, appDatabase), "DROP SEQUENCE leak_seq")
+	})
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	until := time.Now().Add(leakTime(t))
+	var wg sync.WaitGroup
+	var steps, leaks atomic.Int64
+	for i := range leakClients {
+		h := &hunter{
+			c: p.Client(t), id: i + 1, rng: rand.New(rand.NewPCG(seed, uint64(i))),
+			settings: make(map[string]string), prepared: make(map[string]int),
+		}
+		wg.Go(func() {
+			for time.Now().Before(until) && leaks.Load() < 5 {
+				if err := h.step(); err != nil {
+					leaks.Add(1)
+					t.Errorf("client %d: %v", h.id, err)
+					return
+				}
+				steps.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d steps of %d clients on %d connections to each node", steps.Load(), leakClients, leakPool)
+	if steps.Load() < leakClients {
+		t.Error("hardly anything was done")
+	}
+}
