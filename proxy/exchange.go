@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"strings"
 
 	"pgweir/health"
 	"pgweir/internal/pgwire"
@@ -346,12 +347,17 @@ func (s *session) wiped(e *router.Effect, l *lease) {
 	case router.EffectDiscardAll:
 		clear(s.named)
 		s.unnamed = nil
-		l.unnamed, l.owned = 0, 0
+		l.unnamed, l.owned, l.sequences = 0, 0, 0
+		s.doubts = s.doubts[:0] // nothing is left of what they are about
 		clear(l.named)
 		for _, other := range s.leases {
 			if other != nil && other != l {
 				other.discard = true
 			}
+		}
+	case router.EffectDiscard:
+		if strings.EqualFold(e.Name, "sequences") {
+			l.sequences = 0
 		}
 	case router.EffectDeallocateAll:
 		clear(s.named)

@@ -259,6 +259,10 @@ func (s *session) release() {
 			if s.st.set.custom != "" {
 				l.custom = s.st.set.custom
 			}
+			if l.conn.Dirty && l.custom != "" {
+				s.giveUp(l) // DISCARD ALL leaves the names of custom settings behind
+				continue
+			}
 			s.giveBack(l)
 		}
 	}

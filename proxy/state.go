@@ -226,6 +226,9 @@ func (s *state) applyOne(e *router.Effect) {
 		if strings.EqualFold(e.Name, "temp") || strings.EqualFold(e.Name, "temporary") {
 			s.pins[router.PinTemp] = false
 		}
+		if strings.EqualFold(e.Name, "sequences") {
+			s.pins[router.PinSequence] = false
+		}
 	case router.EffectListen:
 		if !slices.Contains(s.listens, e.Name) {
 			s.listens = append(slices.Clip(s.listens), e.Name)

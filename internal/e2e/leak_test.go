@@ -16,7 +16,7 @@ import (
 
 // leakClients share leakPool connections to each node.
 const (
-	leakClients = 60
+	leakClients = 24
 	leakPool    = 4
 )
 
@@ -39,7 +39,6 @@ type hunter struct {
 	settings map[string]string // by name: what SHOW must say
 	custom   string            // of leak.me; "" when the client has never made it
 	prepared map[string]int    // by name: what it returns
-	drawn    string            // the last value of nextval, "" when there is none
 	steps    []string          // the last things done, for the report
 }
 
@@ -164,7 +163,7 @@ func (h *hunter) step() error {
 		if err != nil {
 			return err
 		}
-		return h.expect("SELECT lastval()", v, "!55000")
+		return all(h.expect("SELECT lastval()", v, "!55000"), h.discardAll()) // or it would keep its connection
 	}
 	// PREPARE in SQL
 	return all(
