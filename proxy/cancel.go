@@ -98,11 +98,17 @@ func (t *keyTable) detach(s *session, l *lease) {
 	delete(t.mu.backends, backend{s.cluster.Name, l.node.ID, l.conn.PID})
 }
 
-// virtual is the pid of the session that holds a backend, 0 when none does.
+// virtual is the pid of the session that holds a backend, or held it last; 0 when there is none or it has ended.
 func (t *keyTable) virtual(cluster string, node int, pid uint32) uint32 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.mu.backends[backend{cluster, node, pid}]
+	key := backend{cluster, node, pid}
+	v := t.mu.backends[key]
+	if t.mu.sessions[v] == nil {
+		delete(t.mu.backends, key)
+		return 0
+	}
+	return v
 }
 
 // running is every lease on which a statement runs now.

@@ -112,8 +112,6 @@ func (k *composer) item(c *chunk, i int) {
 		k.r.push(expectation{typ: it.typ, kind: it.kind, name: node, node: node})
 	case pgwire.MsgQuery:
 		k.query(it)
-	case pgwire.MsgExecute:
-		k.r.push(expectation{typ: it.typ, unit: it.unit})
 	default:
 		k.r.push(expectation{typ: it.typ, unit: it.unit})
 	}

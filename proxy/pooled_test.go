@@ -191,3 +191,25 @@ func TestPooledDeallocate(t *testing.T) {
 		t.Errorf("wiped: %s", got)
 	}
 }
+
+// TestPooledNotifier: what a connection has notified of counts as the session's that had it last, as long as that
+// session is there.
+func TestPooledNotifier(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a := r.client()
+	s := r.session(a)
+	a.query("INSERT INTO t VALUES (1)")
+	var held backend
+	r.srv.keys.mu.Lock()
+	for b, v := range r.srv.keys.mu.backends {
+		if v == s.pid {
+			held = b
+		}
+	}
+	r.srv.keys.mu.Unlock()
+	shown := func() uint32 { return r.srv.keys.virtual(held.cluster, held.node, held.pid) }
+	await(t, "the connection to be given back", func() bool { return r.srv.pool.Stats()[0].Idle == 1 })
+	equal(t, "given back", shown(), s.pid)
+	must(t, a.Close())
+	await(t, "the session to end", func() bool { return shown() == 0 })
+}

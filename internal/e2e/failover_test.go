@@ -246,14 +246,21 @@ func TestHoldEnds(t *testing.T) {
 	}
 }
 
-// epochs reads each cluster's count of primary changes from pgweir's metrics.
-func epochs(t testing.TB, p *Proxy) map[string]string {
+// metrics is what pgweir says at /metrics.
+func metrics(t testing.TB, p *Proxy) []byte {
 	t.Helper()
 	resp, err := http.Get("http://" + p.Admin + "/metrics")
 	must(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	must(t, err)
+	return body
+}
+
+// epochs reads each cluster's count of primary changes from pgweir's metrics.
+func epochs(t testing.TB, p *Proxy) map[string]string {
+	t.Helper()
+	body := metrics(t, p)
 	out := make(map[string]string)
 	for _, m := range regexp.MustCompile(`(?m)^pgweir_primary_changes_total\{cluster="(\w+)"\} (\S+)$`).FindAllStringSubmatch(string(body), -1) {
 		out[m[1]] = m[2]

@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -127,11 +125,7 @@ func TestDefaultProbes(t *testing.T) {
 // that a node was down or the primary lost or in doubt.
 func unshaken(t *testing.T, p *Proxy, nodes int) {
 	t.Helper()
-	resp, err := http.Get("http://" + p.Admin + "/metrics")
-	must(t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	must(t, err)
+	body := metrics(t, p)
 	if up := regexp.MustCompile(`(?m)^pgweir_node_up\{.*\} 1$`).FindAll(body, -1); len(up) != nodes {
 		t.Errorf("%d of %d nodes are up", len(up), nodes)
 	}
