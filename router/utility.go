@@ -210,6 +210,9 @@ func (p *parser) ddl() {
 			p.flag(FlagOpaque)
 		}
 	}
+	if depth > 0 {
+		p.unparsed()
+	}
 }
 
 // create classifies CREATE.
