@@ -53,7 +53,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.seconds, "seconds", 0, "length of each run; default 3 with -quick, else 10")
 	f.IntVar(&o.idle, "idle", 1000, "idle clients of the row of memory; 0 leaves it out")
 	f.IntVar(&o.scale, "scale", 10, "scale of pgbench's tables")
-	f.StringVar(&only, "only", "", "only rows whose name matches this `regexp`; no memory, no classifier")
+	f.StringVar(&only, "only", "", "only rows whose name matches this `regexp`; memory and classifier are names too")
 	f.StringVar(&o.pgweir, "pgweir", "", "measure this `program` instead of building the tree's")
 	f.IntVar(&o.maxprocs, "gomaxprocs", 0, "GOMAXPROCS of pgweir; default: what it chooses itself")
 	f.StringVar(&o.with, "with", "", "more `flags` for pgweir serve, as in -with '--probe-standby-interval 1s', to see what a setting costs")
@@ -71,7 +71,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		if o.only, err = regexp.Compile(only); err != nil {
 			return o, fmt.Errorf("-only: %w", err)
 		}
-		o.idle = 0
+		if !o.only.MatchString(memoryRow) {
+			o.idle = 0
+		}
 	}
 	switch {
 	case f.NArg() > 0:

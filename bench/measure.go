@@ -40,7 +40,8 @@ func (r *rig) measure(ctx context.Context) (*report, error) {
 		}
 		rep.rows = append(rep.rows, &row{workload: w, samples: make(map[kind][]sample)})
 	}
-	if len(rep.rows) == 0 {
+	classifier := r.only == nil || r.only.MatchString(classifierRow)
+	if len(rep.rows) == 0 && r.idle == 0 && !classifier {
 		return nil, errors.New("-only: no row has such a name")
 	}
 	if r.idle > 0 {
@@ -61,7 +62,7 @@ func (r *rig) measure(ctx context.Context) (*report, error) {
 	if err := r.measureIdle(ctx, rep); err != nil {
 		return nil, err
 	}
-	if r.only == nil {
+	if classifier {
 		r.say("classifier")
 		var err error
 		if rep.classify, err = r.classify(ctx); err != nil {
@@ -171,6 +172,12 @@ func pause(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
+
+// The rows that are not runs of pgbench, as -only names them.
+const (
+	memoryRow     = "memory"
+	classifierRow = "classifier"
+)
 
 // measureMemory takes the memory of an idle client, of fresh processes one after the other.
 // Pgpool-II is left out: it has a process for each client from the start.
