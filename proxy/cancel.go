@@ -6,7 +6,6 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"sync"
-	"time"
 
 	"pgweir/internal/pgwire"
 )
@@ -135,9 +134,6 @@ func (t *keyTable) find(pid uint32, secret []byte) *session {
 	return s
 }
 
-// cancelTimeout bounds a cancel request to a node.
-const cancelTimeout = 10 * time.Second
-
 // cancelRequest carries out a CancelRequest: it reaches the statement that runs for that client now, or
 // nothing. Nothing is answered, as PostgreSQL answers nothing.
 func (srv *Server) cancelRequest(ctx context.Context, st *pgwire.Startup) {
@@ -159,7 +155,7 @@ func (srv *Server) cancelRequest(ctx context.Context, st *pgwire.Startup) {
 		}
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.target.CancelTimeout)
 	defer cancel()
 	if err := l.conn.Cancel(ctx); err != nil {
 		srv.log.Warn("cancel", "cluster", s.cluster.Name, "node", l.node.Name, "error", err)

@@ -171,10 +171,10 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 	fence := s.cluster.Monitor.Fence()
 	conn, err := s.srv.pool.Get(ctx, pool.Spec{
 		Key: pool.Key{
-			Cluster: s.cluster.Name, Node: node.ID, Database: s.target.Database, User: s.user, Startup: s.startupKey,
+			Cluster: s.cluster.Name, Node: node.ID, Entry: s.target.Entry, Database: s.target.Database, User: s.user, Startup: s.startupKey,
 		},
 		Target: pool.Target{Addr: node.Addr, Host: node.Host, TLS: s.cluster.NodeTLS}, NodeName: node.Name,
-		Keys: s.keys, Params: s.startupParams, OpenedMark: fence.Mark, Size: s.target.PoolSize, Rank: s.rank,
+		Keys: s.keys, Params: s.startupParams, OpenedMark: fence.Mark, Rank: s.rank,
 	})
 	if err != nil {
 		return nil, err

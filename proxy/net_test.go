@@ -10,6 +10,7 @@ import (
 
 	"pgweir/health"
 	"pgweir/internal/pgtest"
+	"pgweir/proxy/pool"
 	"pgweir/router"
 )
 
@@ -556,7 +557,7 @@ func TestFailedByUs(t *testing.T) {
 
 // TestFullPool: who gets no connection in time is told so, and may try again.
 func TestFullPool(t *testing.T) {
-	r := newRig(t, alone, withTarget(func(t *Target) { t.PoolSize, t.WaitTimeout = 1, 40*time.Millisecond }))
+	r := newRig(t, alone, withPools(func(l *pool.Limits) { l.Size = 1 }), withTarget(func(t *Target) { t.WaitTimeout = 40 * time.Millisecond }))
 	first := r.client()
 	second := r.client()
 	equal(t, "full", second.query("INSERT INTO t VALUES (1)"), "E(ERROR 53300 pgweir) Z(I)")

@@ -11,7 +11,7 @@ import (
 
 // pooled is a rig with transaction pooling and pools of the given size.
 func pooled(size int) rigOption {
-	return withTarget(func(t *Target) { t.Pooled, t.PoolSize, t.WaitTimeout = true, size, 50*time.Millisecond })
+	return func(r *rig) { r.target.Pooled, r.target.WaitTimeout, r.limits.Size = true, 50*time.Millisecond, size }
 }
 
 // TestPooledTurns: two sessions take turns on one connection to each node, each with its own settings.

@@ -102,6 +102,7 @@ type rig struct {
 
 	mu     sync.Mutex
 	target Target
+	limits pool.Limits
 	views  map[*fakePG]*health.Node
 }
 
@@ -115,6 +116,9 @@ type rigOption func(r *rig)
 
 // withTarget changes what sessions get.
 func withTarget(f func(t *Target)) rigOption { return func(r *rig) { f(&r.target) } }
+
+// withPools changes what holds for all pools.
+func withPools(f func(l *pool.Limits)) rigOption { return func(r *rig) { f(&r.limits) } }
 
 // withConfig changes the server's configuration.
 func withConfig(f func(c *Config)) rigOption { return func(r *rig) { f(&r.cfg) } }
@@ -151,7 +155,13 @@ func newRig(t testing.TB, options ...rigOption) *rig {
 	must(t, err)
 	poolConfig := pool.DefaultConfig()
 	poolConfig.NodeSettings = nil
-	poolConfig.LoginTimeout = 5 * time.Second
+	r.limits = pool.DefaultLimits()
+	r.limits.Size, r.limits.ConnectTimeout = 10, 5*time.Second
+	poolConfig.Limits = func(_, _, _ string) pool.Limits {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.limits
+	}
 	poolConfig.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) { return r.dial(ctx, network, addr) }
 	r.dial = (&net.Dialer{}).DialContext
 	p, err := pool.New(poolConfig, poolMetrics)
@@ -170,9 +180,9 @@ func newRig(t testing.TB, options ...rigOption) *rig {
 	must(t, err)
 	r.cluster = NewCluster("main", r.mon, cat, auth.Static{"alice": hashed, "bob": secret}, plain, metrics)
 	r.target = Target{
-		Cluster: r.cluster, Database: "app", Marks: r.cluster.MarksOf("app"), Consistency: router.ConsistencySession,
+		Cluster: r.cluster, Entry: "app", Database: "app", Marks: r.cluster.MarksOf("app"), Consistency: router.ConsistencySession,
 		Offload: 100, FreshnessWait: func(router.Consistency) time.Duration { return 10 * time.Millisecond },
-		PoolSize: 10, BeginDefer: time.Hour, HoldTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second,
+		BeginDefer: time.Hour, HoldTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, CancelTimeout: 10 * time.Second,
 	}
 	r.cfg = DefaultConfig()
 	r.cfg.Resolve = func(_ int, database, _ string) (Target, error) {

@@ -139,6 +139,7 @@ func (m *Marks) load() uint64 { return m.write.Load() }
 // Target is what a session gets: where it goes and the settings that hold for it.
 type Target struct {
 	Cluster        *Cluster
+	Entry          string // the name that the client asked for: limits are counted by it
 	Database       string // the server's name of it
 	Marks          *Marks
 	Route          router.RouteMode
@@ -151,12 +152,12 @@ type Target struct {
 	FreshnessWait  func(router.Consistency) time.Duration
 	MaxLagBytes    int64
 	MaxLagTime     time.Duration
-	Pooled         bool // pool_mode: transaction
-	PoolSize       int
+	Pooled         bool          // pool_mode: transaction
 	BeginDefer     time.Duration // 0: a BEGIN is sent at once
 	HoldTimeout    time.Duration
 	ConnectTimeout time.Duration
 	WaitTimeout    time.Duration // for a connection of a full pool; 0: no limit
+	CancelTimeout  time.Duration // for a cancel to reach a node
 }
 
 // Server serves clients.
@@ -283,7 +284,9 @@ func (srv *Server) arrive(ctx context.Context, listener int, c net.Conn, conns *
 func (srv *Server) serveSession(s *session) {
 	s.cluster.clients.Add(1)
 	srv.metrics.clientStarts(s.cluster.Name)
+	srv.pool.Join(s.cluster.Name, s.target.Entry, s.user)
 	reason := s.run()
+	srv.pool.Leave(s.cluster.Name, s.target.Entry, s.user)
 	srv.metrics.clientEnds(s.cluster.Name)
 	s.cluster.clients.Add(-1)
 	srv.depart(s.client, s, s.cancel, reason)

@@ -3,9 +3,12 @@ package main
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
+
+	"pgweir/proxy/pool"
 )
 
 // Grade is how good something is.
@@ -140,7 +143,7 @@ func (j *judge) connections(f *facts) {
 	limit := f.number("max_connections") - f.number("superuser_reserved_connections") - f.number("reserved_connections")
 	pools, largest, users := j.pools(f)
 	worst := pools + monitorConnections
-	counted := fmt.Sprintf("%d connections for clients (pool_size of every database, for each of %s that may log in) and %d of the monitor", pools, plural(users, "role"), monitorConnections)
+	counted := fmt.Sprintf("%d connections for clients (pools of every database, for each of %s that may log in) and %d of the monitor", pools, plural(users, "role"), monitorConnections)
 	if most := j.cfg.MaxClientConn; most > 0 && most < pools {
 		worst = most + monitorConnections
 		counted = fmt.Sprintf("%d connections for clients (max_client_conn) and %d of the monitor", most, monitorConnections)
@@ -162,7 +165,7 @@ func (j *judge) connections(f *facts) {
 func (j *judge) pools(f *facts) (sum, largest, users int) {
 	users = max(1, f.loginRoles-1) // the monitor is one of them
 	listener := 0
-	perUser := 0
+	ofUser := 0
 	for _, name := range slices.Sorted(maps.Keys(j.cfg.Databases)) {
 		db := j.cfg.Databases[name]
 		if db.Cluster != j.cluster.Name {
@@ -176,17 +179,37 @@ func (j *judge) pools(f *facts) (sum, largest, users int) {
 		if name == "*" {
 			times = max(1, len(f.databases))
 		}
-		perUser += times * s.PoolSize
-		largest = max(largest, s.PoolSize)
+		one := worstOf(s.Pool)
+		all := users * one
+		if most := s.Pool.MaxDatabase; most > 0 {
+			all = min(all, most)
+		}
+		sum += times * all
+		ofUser = max(ofUser, s.Pool.MaxUser)
+		if s.Pool.MaxUser == 0 {
+			ofUser = math.MaxInt32
+		}
+		largest = max(largest, one)
 	}
 	for name, u := range j.cfg.Users {
 		for db := range j.cfg.Databases {
 			if s, err := j.cfg.Settings(listener, db, name); err == nil && s.Cluster == j.cluster && (u.PoolSize != nil || len(u.Databases) > 0) {
-				largest = max(largest, s.PoolSize)
+				largest = max(largest, worstOf(s.Pool))
 			}
 		}
 	}
-	return users * perUser, largest, users
+	return min(sum, users*ofUser), largest, users
+}
+
+// worstOf is the largest number of connections that one pool may have.
+func worstOf(l pool.Limits) int {
+	most := l.Size + l.Reserve
+	for _, shared := range []int{l.MaxDatabase, l.MaxUser} {
+		if shared > 0 {
+			most = min(most, shared)
+		}
+	}
+	return most
 }
 
 // standby judges what makes a standby lose reads.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"pgweir/proxy/pool"
 	"pgweir/router"
 )
 
@@ -21,7 +22,7 @@ type Config struct {
 
 	// Tuning and Overrides at the top are what clusters, databases and users start from.
 	// Every pointer of these Overrides is set, but for FreshnessWait, whose default depends
-	// on the level.
+	// on the level, and PoolSize, whose default is Pool.DefaultSize.
 	Tuning
 	Overrides
 
@@ -70,12 +71,12 @@ type Hold struct {
 	Max     int // statements that wait at once
 }
 
-// PoolLimits bounds the connections to nodes, whatever pool they are in.
+// PoolLimits holds for the connections to nodes, whatever pool they are in.
 type PoolLimits struct {
+	DefaultSize    int           // default_pool_size: pool_size where no level says any
 	ConnectTimeout time.Duration // server_connect_timeout: dial, TLS and login
-	IdleTimeout    time.Duration // server_idle_timeout; 0: idle connections stay
-	Lifetime       time.Duration // server_lifetime; 0: they are never too old
-	WaitTimeout    time.Duration // query_wait_timeout: how long a statement waits for a connection; 0: no limit
+	LoginRetry     time.Duration // server_login_retry: after a node had no connection to spare
+	CancelTimeout  time.Duration // cancel_wait_timeout: how long a cancel may be under way to a node
 }
 
 // Log says how the process logs.
@@ -165,7 +166,15 @@ type Overrides struct {
 	FreshnessWait  *time.Duration
 	PoolMode       *string // transaction or session
 	PoolSize       *int
-	Transactions   *string // primary
+	MinPoolSize    *int
+	ReserveSize    *int           // reserve_pool_size
+	ReserveTimeout *time.Duration // reserve_pool_timeout
+	MaxDatabase    *int           // max_db_connections; 0: no limit
+	MaxUser        *int           // max_user_connections; 0: no limit
+	ServerLifetime *time.Duration // 0: used once
+	ServerIdle     *time.Duration // server_idle_timeout; 0: idle connections stay
+	WaitTimeout    *time.Duration // query_wait_timeout; 0: no limit
+	Transactions   *string        // primary
 }
 
 // Database is what a client gets that asks for its name.
@@ -202,7 +211,8 @@ type Settings struct {
 	// asks WaitAt.
 	FreshnessWait time.Duration
 	PoolMode      string
-	PoolSize      int
+	Pool          pool.Limits
+	WaitTimeout   time.Duration // query_wait_timeout; 0: no limit
 	Transactions  string
 
 	wait *time.Duration
@@ -265,7 +275,8 @@ func (c *Config) Settings(listener int, database, user string) (Settings, error)
 		ReadsOnPrimary: first(levels, func(o *Overrides) *router.ReadsOnPrimary { return o.ReadsOnPrimary }),
 		Offload:        first(levels, func(o *Overrides) *int { return o.Offload }),
 		PoolMode:       first(levels, func(o *Overrides) *string { return o.PoolMode }),
-		PoolSize:       first(levels, func(o *Overrides) *int { return o.PoolSize }),
+		Pool:           c.poolLimits(levels),
+		WaitTimeout:    first(levels, func(o *Overrides) *time.Duration { return o.WaitTimeout }),
 		Transactions:   first(levels, func(o *Overrides) *string { return o.Transactions }),
 	}
 	if s.DBName == "" {
@@ -279,6 +290,36 @@ func (c *Config) Settings(listener int, database, user string) (Settings, error)
 	}
 	s.FreshnessWait = s.WaitAt(s.Consistency)
 	return s, nil
+}
+
+// poolLimits is what holds for the pools of a session.
+func (c *Config) poolLimits(levels []*Overrides) pool.Limits {
+	l := pool.Limits{
+		Size:           c.Pool.DefaultSize,
+		Min:            first(levels, func(o *Overrides) *int { return o.MinPoolSize }),
+		Reserve:        first(levels, func(o *Overrides) *int { return o.ReserveSize }),
+		ReserveAfter:   first(levels, func(o *Overrides) *time.Duration { return o.ReserveTimeout }),
+		MaxDatabase:    first(levels, func(o *Overrides) *int { return o.MaxDatabase }),
+		MaxUser:        first(levels, func(o *Overrides) *int { return o.MaxUser }),
+		ConnectTimeout: c.Pool.ConnectTimeout,
+		LoginRetry:     c.Pool.LoginRetry,
+		IdleTimeout:    first(levels, func(o *Overrides) *time.Duration { return o.ServerIdle }),
+		Lifetime:       first(levels, func(o *Overrides) *time.Duration { return o.ServerLifetime }),
+	}
+	if i := slices.IndexFunc(levels, func(o *Overrides) bool { return o.PoolSize != nil }); i >= 0 {
+		l.Size = *levels[i].PoolSize
+	}
+	return l
+}
+
+// PoolLimits is what holds for the pools of a user for a name that clients ask for; where nothing takes the
+// name any more, what holds at the top.
+func (c *Config) PoolLimits(_, entry, user string) pool.Limits {
+	s, err := c.Settings(0, entry, user)
+	if err != nil {
+		return c.poolLimits([]*Overrides{&c.Overrides})
+	}
+	return s.Pool
 }
 
 // first is the value of the first level that has one; the top level always has.
@@ -332,7 +373,14 @@ func DefaultConfig() *Config {
 			Prefer:         new("none"),
 			Offload:        new(100),
 			PoolMode:       new("transaction"),
-			PoolSize:       new(20),
+			MinPoolSize:    new(0),
+			ReserveSize:    new(0),
+			ReserveTimeout: new(5 * time.Second),
+			MaxDatabase:    new(0),
+			MaxUser:        new(0),
+			ServerLifetime: new(time.Hour),
+			ServerIdle:     new(10 * time.Minute),
+			WaitTimeout:    new(2 * time.Minute),
 			Transactions:   new("primary"),
 		},
 		Databases:          map[string]*Database{},
@@ -344,8 +392,7 @@ func DefaultConfig() *Config {
 		UnknownSQLState:    "08007",
 		DrainTimeout:       30 * time.Second,
 		Pool: PoolLimits{
-			ConnectTimeout: 15 * time.Second, IdleTimeout: 10 * time.Minute,
-			Lifetime: time.Hour, WaitTimeout: 2 * time.Minute,
+			DefaultSize: 20, ConnectTimeout: 15 * time.Second, LoginRetry: 15 * time.Second, CancelTimeout: 10 * time.Second,
 		},
 		Log:     Log{Level: "info", Format: "text"},
 		origins: map[string]string{},

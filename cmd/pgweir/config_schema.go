@@ -38,10 +38,10 @@ func schema(c *Config, dir string) section {
 		{"drain_timeout", "how long a stop waits for open transactions", duration(&c.DrainTimeout, 0, 24*time.Hour)},
 		{"state_dir", "where the line of each cluster is remembered", path{&c.StateDir, dir}},
 		{"zone", "the zone this process runs in", mayBeEmpty(&c.Zone)},
+		{"default_pool_size", "pool_size where no level says any", integer(&c.Pool.DefaultSize, 1, 1_000_000)},
 		{"server_connect_timeout", "dial, TLS and login at a node", duration(&c.Pool.ConnectTimeout, 10*time.Millisecond, time.Hour)},
-		{"server_idle_timeout", "when an idle connection to a node is closed; 0: never", duration(&c.Pool.IdleTimeout, 0, math.MaxInt64)},
-		{"server_lifetime", "when a connection to a node is too old to be used again; 0: never", duration(&c.Pool.Lifetime, 0, math.MaxInt64)},
-		{"query_wait_timeout", "how long a statement waits for a connection; 0: no limit", duration(&c.Pool.WaitTimeout, 0, math.MaxInt64)},
+		{"server_login_retry", "how long nothing more is opened after a node said that it has no connection to spare (53300)", duration(&c.Pool.LoginRetry, 0, time.Hour)},
+		{"cancel_wait_timeout", "how long a cancel request may be under way to a node", duration(&c.Pool.CancelTimeout, 10*time.Millisecond, time.Hour)},
 		{"log", "the log, on standard error", section{
 			{"level", "debug, info, warn or error", choice(&c.Log.Level, words("debug", "info", "warn", "error")...)},
 			{"format", "text or json", choice(&c.Log.Format, words("text", "json")...)},
@@ -119,12 +119,30 @@ func overrides(o *Overrides) section {
 		}}},
 		{"prefer", "zone: standbys in the zone of this process first", optional[string]{&o.Prefer, func(v *string) value { return choice(v, words("none", "zone")...) }}},
 		{"freshness_wait", "how long a read waits for a fresh standby; default: 10ms, 20ms at global", optional[time.Duration]{&o.FreshnessWait, func(v *time.Duration) value { return duration(v, 0, time.Minute) }}},
-		{"pool_size", "connections to a node for one database and user", optional[int]{&o.PoolSize, func(v *int) value { return integer(v, 1, 1_000_000) }}},
+		{"pool_size", "connections to a node for one database and user; default: default_pool_size", optional[int]{&o.PoolSize, func(v *int) value { return integer(v, 1, 1_000_000) }}},
+		{"min_pool_size", "how many of them are kept open while a client is logged in", number(&o.MinPoolSize)},
+		{"reserve_pool_size", "how many more there may be once somebody has waited for reserve_pool_timeout", number(&o.ReserveSize)},
+		{"reserve_pool_timeout", "how long one waits for a connection before the reserve is used", period(&o.ReserveTimeout)},
+		{"max_db_connections", "connections to a node for one database, all users together; 0: no limit", number(&o.MaxDatabase)},
+		{"max_user_connections", "connections to a node for one user, all databases together; 0: no limit", number(&o.MaxUser)},
+		{"server_lifetime", "age at which an unused connection to a node is closed; 0: each is used once", period(&o.ServerLifetime)},
+		{"server_idle_timeout", "when an idle connection to a node is closed; 0: never", period(&o.ServerIdle)},
+		{"query_wait_timeout", "how long a statement waits for a connection; 0: no limit", period(&o.WaitTimeout)},
 		{"transactions", "where explicit transactions start", optional[string]{&o.Transactions, func(v *string) value {
 			return choice(v, word[string]{name: "primary", val: "primary"},
 				word[string]{name: "optimistic", refuse: "optimistic transactions are not available in this version; only primary is"})
 		}}},
 	}...)
+}
+
+// number is a count that a level may set.
+func number(p **int) value {
+	return optional[int]{p, func(v *int) value { return integer(v, 0, 1_000_000) }}
+}
+
+// period is a time that a level may set, of any length.
+func period(p **time.Duration) value {
+	return optional[time.Duration]{p, func(v *time.Duration) value { return duration(v, 0, math.MaxInt64) }}
 }
 
 // listenerOverrides lists those of them that a listener may set.

@@ -178,9 +178,9 @@ func TestExampleOfTheManual(t *testing.T) {
 			t.Errorf("%v: %v", c, err)
 			continue
 		}
-		if s.Cluster.Name != c.cluster || s.DBName != c.name || s.Route != c.route || s.PoolSize != c.size || s.FreshnessWait != c.wait {
+		if s.Cluster.Name != c.cluster || s.DBName != c.name || s.Route != c.route || s.Pool.Size != c.size || s.FreshnessWait != c.wait {
 			t.Errorf("%v: got cluster %s, database %s, route %v, pool_size %d, freshness_wait %s",
-				c, s.Cluster.Name, s.DBName, s.Route, s.PoolSize, s.FreshnessWait)
+				c, s.Cluster.Name, s.DBName, s.Route, s.Pool.Size, s.FreshnessWait)
 		}
 	}
 }
@@ -209,8 +209,8 @@ users:
 		return s
 	}
 	for want, got := range map[int]int{
-		2: size(0, "b", "v").PoolSize, 3: size(0, "a", "v").PoolSize,
-		4: size(0, "b", "u").PoolSize, 5: size(0, "a", "u").PoolSize,
+		2: size(0, "b", "v").Pool.Size, 3: size(0, "a", "v").Pool.Size,
+		4: size(0, "b", "u").Pool.Size, 5: size(0, "a", "u").Pool.Size,
 	} {
 		if got != want {
 			t.Errorf("pool_size %d, want %d", got, want)

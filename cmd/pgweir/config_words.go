@@ -62,7 +62,7 @@ func notYet(path string) string {
 	case path == "admin.users", path == "console":
 		return "the SQL console is not available in this version"
 	case last == "promotion.quorum", last == "hooks", last == "topology", last == "switchover",
-		last == "resolve_commits", last == "max_user_connections", last == "freshness_window", path == "failover.lost_writes",
+		last == "resolve_commits", last == "freshness_window", path == "failover.lost_writes",
 		path == "failover.replay", path == "routes":
 		return "is not available in this version"
 	default:

@@ -75,7 +75,7 @@ func mask(s string) string {
 var restartKeys = []*regexp.Regexp{
 	regexp.MustCompile(`^listen\[\d+\]\.addr$`),
 	regexp.MustCompile(`^(admin|auth|state_dir|log|zone|failover|client_login_timeout|max_client_conn|drain_timeout)(\.|$)`),
-	regexp.MustCompile(`^(hold\.max|server_connect_timeout|server_idle_timeout|server_lifetime)$`),
+	regexp.MustCompile(`^hold\.max$`),
 	regexp.MustCompile(`^clusters\.("[^"]*"|[^.]+)\.(nodes|discover|monitor|server_tls|trust_window|probe|sampling|max_lag|primary|startup|discovery|routing)(\.|\[|$)`),
 }
 
@@ -100,8 +100,6 @@ func Reload(running, next *Config) Reloaded {
 	merged.Admin, merged.Auth, merged.StateDir, merged.Log, merged.Zone = running.Admin, running.Auth, running.StateDir, running.Log, running.Zone
 	merged.UnknownSQLState, merged.ClientLoginTimeout = running.UnknownSQLState, running.ClientLoginTimeout
 	merged.MaxClientConn, merged.DrainTimeout, merged.Hold.Max = running.MaxClientConn, running.DrainTimeout, running.Hold.Max
-	merged.Pool = running.Pool
-	merged.Pool.WaitTimeout = next.Pool.WaitTimeout
 	merged.Listen = keepListeners(running.Listen, next.Listen)
 	merged.Clusters = make([]*Cluster, len(running.Clusters))
 	for i, old := range running.Clusters {

@@ -163,7 +163,7 @@ func (s *server) buildProxy(cfg *Config) error {
 		return err
 	}
 	pc := pool.DefaultConfig()
-	pc.LoginTimeout, pc.IdleTimeout, pc.Lifetime = cfg.Pool.ConnectTimeout, cfg.Pool.IdleTimeout, cfg.Pool.Lifetime
+	pc.Limits = func(cluster, entry, user string) pool.Limits { return s.config.Load().PoolLimits(cluster, entry, user) }
 	if s.pool, err = pool.New(pc, poolMetrics); err != nil {
 		return err
 	}
@@ -201,12 +201,12 @@ func (s *server) resolve(listener int, database, user string) (proxy.Target, err
 	}
 	m := s.member(set.Cluster.Name)
 	t := proxy.Target{
-		Cluster: m.cluster, Database: set.DBName, Marks: m.cluster.MarksOf(set.DBName),
+		Cluster: m.cluster, Entry: database, Database: set.DBName, Marks: m.cluster.MarksOf(set.DBName),
 		Route: set.Route, Consistency: set.Consistency, ReadFrom: set.ReadFrom, OnPrimary: set.ReadsOnPrimary,
 		Pooled: set.PoolMode == "transaction", Zone: set.PreferZone, Offload: set.Offload, FreshnessWait: set.WaitAt,
-		MaxLagBytes: set.Cluster.MaxLag.Bytes, MaxLagTime: set.Cluster.MaxLag.Time, PoolSize: set.PoolSize,
+		MaxLagBytes: set.Cluster.MaxLag.Bytes, MaxLagTime: set.Cluster.MaxLag.Time,
 		BeginDefer: cfg.BeginDefer, HoldTimeout: cfg.Hold.Timeout, ConnectTimeout: cfg.Pool.ConnectTimeout,
-		WaitTimeout: cfg.Pool.WaitTimeout,
+		WaitTimeout: set.WaitTimeout, CancelTimeout: cfg.Pool.CancelTimeout,
 	}
 	if set.ListenerRoute != nil {
 		t.ListenerRoute = *set.ListenerRoute
@@ -345,6 +345,7 @@ func (s *server) reload(source *Source) {
 		return
 	}
 	s.config.Store(r.Config)
+	s.pool.Refresh()
 	s.reloads.WithLabelValues("ok").Inc()
 	for _, c := range r.Applied {
 		s.log.Info("configuration changed", "change", c.String())

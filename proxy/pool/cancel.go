@@ -19,13 +19,11 @@ func CancelRequest(ctx context.Context, target Target, secure bool, pid uint32, 
 	return DefaultConfig().cancel(ctx, target, secure, pid, secret)
 }
 
-// cancel is CancelRequest within CancelTimeout.
+// cancel is CancelRequest.
 func (c Config) cancel(ctx context.Context, target Target, secure bool, pid uint32, secret []byte) error {
 	if pid == 0 {
 		return errors.New("cancelling: the node gave no key")
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.CancelTimeout)
-	defer cancel()
 	release := func() bool { return true }
 	s, cerr := c.open(ctx, target, secure, func(conn net.Conn) { release = watch(ctx, conn) })
 	defer func() { release() }()

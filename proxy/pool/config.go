@@ -12,18 +12,13 @@ import (
 
 // Config is what holds for all connections of a Pool.
 type Config struct {
-	// DefaultSize is the limit of a pool whose Spec names none.
-	DefaultSize int
-	// LoginTimeout bounds everything from the dialling to ReadyForQuery.
-	LoginTimeout time.Duration
+	// Limits is what holds for the pools of a user for an entry; nil: Default for all. It is called when a pool
+	// is made and by Refresh, must be quick and must not call the pool.
+	Limits func(cluster, entry, user string) Limits
+	// Default is the limits where there is no such function.
+	Default Limits
 	// ResetTimeout bounds the DISCARD ALL of a Put.
 	ResetTimeout time.Duration
-	// CancelTimeout bounds a CancelRequest.
-	CancelTimeout time.Duration
-	// IdleTimeout is how long a connection may lie unused; 0: for ever.
-	IdleTimeout time.Duration
-	// Lifetime is the age after which a connection is not given out again; 0: none.
-	Lifetime time.Duration
 	// KeepAliveIdle, KeepAliveInterval and KeepAliveCount are those of TCP: after so long a
 	// silence so many probes at this distance decide that the node's host is gone.
 	KeepAliveIdle     time.Duration
@@ -42,12 +37,8 @@ type Config struct {
 // DefaultConfig is PgBouncer's habits where it has them, and a LAN's otherwise.
 func DefaultConfig() Config {
 	return Config{
-		DefaultSize:       20,
-		LoginTimeout:      15 * time.Second,
+		Default:           DefaultLimits(),
 		ResetTimeout:      5 * time.Second,
-		CancelTimeout:     10 * time.Second,
-		IdleTimeout:       10 * time.Minute,
-		Lifetime:          time.Hour,
 		KeepAliveIdle:     10 * time.Second,
 		KeepAliveInterval: 3 * time.Second,
 		KeepAliveCount:    3,
@@ -65,8 +56,8 @@ func DefaultConfig() Config {
 // Validate returns everything that is wrong, joined.
 func (c Config) Validate() error {
 	var errs []error
-	if c.DefaultSize < 1 {
-		errs = append(errs, fmt.Errorf("DefaultSize: %d: must be at least 1", c.DefaultSize))
+	if err := c.Default.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if c.KeepAliveCount < 1 {
 		errs = append(errs, fmt.Errorf("KeepAliveCount: %d: must be at least 1", c.KeepAliveCount))
@@ -76,11 +67,7 @@ func (c Config) Validate() error {
 		value time.Duration
 		least time.Duration
 	}{
-		{"LoginTimeout", c.LoginTimeout, time.Millisecond},
 		{"ResetTimeout", c.ResetTimeout, time.Millisecond},
-		{"CancelTimeout", c.CancelTimeout, time.Millisecond},
-		{"IdleTimeout", c.IdleTimeout, 0},
-		{"Lifetime", c.Lifetime, 0},
 		{"KeepAliveIdle", c.KeepAliveIdle, time.Second},
 		{"KeepAliveInterval", c.KeepAliveInterval, time.Second},
 		{"UserTimeout", c.UserTimeout, 0},

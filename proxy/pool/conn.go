@@ -11,8 +11,10 @@ import (
 
 // Key is what two sessions must have in common to use the same connection one after the other.
 type Key struct {
-	Cluster  string
-	Node     int // health.Node.ID
+	Cluster string
+	Node    int // health.Node.ID
+	// Entry is the name that clients ask for, which limits are for; Database is the server's.
+	Entry    string
 	Database string
 	User     string
 	// Startup is a canonical form of the parameters that can only be given at startup.
@@ -38,9 +40,6 @@ type Spec struct {
 	// Rank says how well an idle connection fits, from Unfit to Best; nil: all fit. It is called
 	// with a lock held: it must be quick and must not call the pool.
 	Rank func(*Conn) int
-	// Size is the largest number of connections of this cluster, node, database and user; 0 is
-	// Config.DefaultSize. The last Get's counts.
-	Size int
 }
 
 // What Spec.Rank returns. A Reluctant connection is used only when no other can be had, not even a new one.
@@ -85,7 +84,7 @@ type Conn struct {
 }
 
 // Cancel asks the node to cancel what this connection is doing, over a connection of its own and
-// within ctx and Config.CancelTimeout. When it returns nil the node has taken note: a
+// within ctx. When it returns nil the node has taken note: a
 // statement sent later is not hit. It may be called by any goroutine.
 func (c *Conn) Cancel(ctx context.Context) error {
 	return c.cfg.cancel(ctx, c.target, c.TLS, c.PID, c.Secret)
@@ -119,18 +118,13 @@ func (c *Conn) setParam(name, value string) {
 	c.Params = append(c.Params, pgwire.Param{Name: name, Value: value})
 }
 
-// usable says whether an idle connection can be given out: nothing to read on it, not too old.
+// usable says whether an idle connection can be given out: nothing to read on it.
 func (c *Conn) usable(now time.Time) bool {
-	return !c.retired.Load() && !c.old(now) && (now.Sub(c.idleSince) < idleTrust || c.Silent())
+	return !c.retired.Load() && (now.Sub(c.idleSince) < idleTrust || c.Silent())
 }
 
 // idleTrust is how long a connection that was given back is believed to be alive without a look.
 const idleTrust = 5 * time.Millisecond
-
-// old says whether the connection has reached its lifetime.
-func (c *Conn) old(now time.Time) bool {
-	return c.cfg.Lifetime > 0 && now.Sub(c.Opened) >= c.cfg.Lifetime
-}
 
 // leave says goodbye and closes. Nobody else may use the connection any more, and it must be
 // between statements.

@@ -1,7 +1,7 @@
 // Package pool answers how a connection to a node is got and given back. It never sees a client.
 //
 // A pool is what all sessions of one user on one database share of one node: (cluster, node,
-// database, user). Connections in it differ by their startup key: a lease is only given to a
+// entry, database, user), where the entry is the name that clients ask for. Connections in it differ by their startup key: a lease is only given to a
 // session whose [Key] is the same altogether, and where the pool is full of idle connections
 // with other startup keys the one unused longest makes room.
 //
@@ -12,7 +12,10 @@
 //	                      ▼                 ▼ Drop, failed reset, retired ▼ retired
 //	                   (slot free) ◀──── closed ◀──────────────────────────
 //
-// Whoever finds no slot free waits, first come first served, until its context ends. Nothing is
+// Whoever finds no slot free waits, first come first served, until its context ends. The pools of one node share
+// a lock, because they share limits: where one is reached ([Limits.MaxDatabase], [Limits.MaxUser]) idle connections of the
+// others make room, those unused longest first. A connection that is given back goes to its own pool's
+// waiters, unless somebody has waited longer in a pool that has none at all. Nothing is
 // sent, received or closed while a lock is held, and no two locks of this package are ever held
 // together.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -82,18 +83,29 @@ func isNetwork(err error) bool {
 		errors.Is(err, context.DeadlineExceeded)
 }
 
-// WaitError says that a pool was full until the caller's context ended.
+// Full says whether the node has no connection to spare (class 53).
+func (e *ConnectError) Full() bool { return e.Response != nil && strings.HasPrefix(e.SQLState, "53") }
+
+// WaitError says that no connection became free until the caller's context ended.
 type WaitError struct {
-	Key    Key
-	Size   int
+	Key Key
+	// Limit is what was reached, as the configuration calls it, and Size its value.
+	Limit string
+	Size  int
+	// Node is what the node said that has none to spare, nil where it is our own limit.
+	Node   *ConnectError
 	Waited time.Duration
 	Err    error // the context's cause
 }
 
 // Error names the pool and its limit.
 func (e *WaitError) Error() string {
-	return fmt.Sprintf("waiting %v for one of %d connections to database %q as %q: %v",
-		e.Waited.Round(time.Millisecond), e.Size, e.Key.Database, e.Key.User, e.Err)
+	if e.Node != nil {
+		return fmt.Sprintf("waiting %v for a connection to database %q as %q (%s): %v",
+			e.Waited.Round(time.Millisecond), e.Key.Database, e.Key.User, e.Node.Message, e.Err)
+	}
+	return fmt.Sprintf("waiting %v for a connection to database %q as %q (%s: %d): %v",
+		e.Waited.Round(time.Millisecond), e.Key.Database, e.Key.User, e.Limit, e.Size, e.Err)
 }
 
 // Unwrap is the context's cause.

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 func newPool(t *testing.T, change func(*Config)) *Pool {
 	t.Helper()
 	cfg := DefaultConfig()
-	cfg.LoginTimeout, cfg.ResetTimeout = 10*time.Second, 10*time.Second
+	cfg.Default.ConnectTimeout, cfg.ResetTimeout = 10*time.Second, 10*time.Second
 	if change != nil {
 		change(&cfg)
 	}
@@ -56,6 +56,15 @@ func newPool(t *testing.T, change func(*Config)) *Pool {
 	return p
 }
 
+// sized is a change that limits pools to n connections.
+func sized(n int) func(*Config) { return func(c *Config) { c.Default.Size = n } }
+
+// limit changes what holds for a pool that nobody uses at the moment.
+func limit(p *Pool, change func(*Limits)) {
+	change(&p.cfg.Default)
+	p.Refresh()
+}
+
 // plain is a TLS setting without TLS.
 func plain(t *testing.T) TLS {
 	t.Helper()
@@ -70,7 +79,7 @@ func plain(t *testing.T) TLS {
 func specFor(t *testing.T, addr string) Spec {
 	t.Helper()
 	return Spec{
-		Key:    Key{Cluster: "main", Node: 1, Database: "app", User: "alice"},
+		Key:    Key{Cluster: "main", Node: 1, Entry: "app", Database: "app", User: "alice"},
 		Target: Target{Addr: addr, TLS: plain(t)}, NodeName: "pg-a",
 		Keys: auth.Keys{Password: "secret"},
 	}
@@ -251,7 +260,7 @@ func TestHostileNode(t *testing.T) {
 
 func TestSilentNodeTimesOut(t *testing.T) {
 	n := pgtest.NewFakeNode(t, func(c *pgtest.FakeConn) error { return errors.Join(c.Startup(), c.Stall()) })
-	p := newPool(t, func(c *Config) { c.LoginTimeout = 50 * time.Millisecond })
+	p := newPool(t, func(c *Config) { c.Default.ConnectTimeout = 50 * time.Millisecond })
 	_, err := p.Get(t.Context(), specFor(t, n.Addr()))
 	var ce *ConnectError
 	if !errors.As(err, &ce) || !ce.Timeout() || !ce.Unavailable() || ce.Stage != StageStart {

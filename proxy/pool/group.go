@@ -1,20 +1,31 @@
 package pool
 
 import (
+	"cmp"
 	"container/list"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// groupKey names a pool: what its limit, its queue and its metrics are for.
+// groupKey names a pool: what its limits, its queue and its metrics are for.
 type groupKey struct {
 	cluster  string
 	node     int
+	entry    string
 	database string
 	user     string
+}
+
+// node is all pools of one node. They share a lock, because they share limits.
+type node struct {
+	sync.Mutex
+	groups  []*group
+	waiting int    // in all of them
+	came    uint64 // who waits is numbered
 }
 
 // group is one pool. Every connection of it, idle, leased or being opened, holds a slot.
@@ -23,18 +34,24 @@ type group struct {
 	nodeName string
 	wait     prometheus.Observer
 	quiet    chan<- struct{} // the pool's: told when the last lease of a closed group ends
+	node     *node
 
 	mu struct {
-		sync.Mutex
-		size    int // the limit
-		opening int
-		idle    []*Conn // the last was used last
-		leased  []*Conn // Conn.slot is the index
-		waiters list.List
-		epoch   uint64 // grows when what is open is retired
-		closed  bool
-		dead    bool // taken out of the table of pools: use another
-		used    time.Time
+		*sync.Mutex // the node's
+		limits      Limits
+		joined      bool // it is among the node's
+		opening     int
+		idle        []*Conn // the last was used last
+		leased      []*Conn // Conn.slot is the index
+		waiters     list.List
+		epoch       uint64 // grows when what is open is retired
+		closed      bool
+		dead        bool // taken out of the table of pools: use another
+		used        time.Time
+		aged        time.Time     // when a connection was last closed for its age
+		rest        time.Time     // nothing is opened before
+		refusal     *ConnectError // what the node said then
+		warmth      *Spec         // what Limits.Min is opened with
 	}
 }
 
@@ -43,20 +60,22 @@ type waiter struct {
 	spec  *Spec
 	grant chan grant // buffered for one
 	place *list.Element
+	since time.Time
+	came  uint64 // grows with each of the node's
 }
 
 // grant is what a Get waits for: an idle connection to use, or a slot to open one in.
 type grant struct {
-	conn   *Conn
-	slot   bool
-	epoch  uint64
-	victim *Conn // an idle connection that made room and must be closed
-	err    error
+	conn    *Conn
+	slot    bool
+	epoch   uint64
+	victims []*Conn // idle connections that made room and must be closed
+	err     error
 }
 
-// acquire takes an idle connection or a slot, or queues. again is true when the group left the
-// table meanwhile: ask the table for another.
-func (g *group) acquire(ctx context.Context, spec *Spec, size int) (got grant, again bool, err error) {
+// acquire takes an idle connection or a slot, or queues; first puts it in front of the queue. again is true when the
+// group left the table meanwhile: ask the table for another.
+func (g *group) acquire(ctx context.Context, spec *Spec, first bool) (got grant, again bool, err error) {
 	g.mu.Lock()
 	if g.mu.dead {
 		g.mu.Unlock()
@@ -66,43 +85,78 @@ func (g *group) acquire(ctx context.Context, spec *Spec, size int) (got grant, a
 		g.mu.Unlock()
 		return grant{}, false, ErrClosed
 	}
-	g.mu.used = time.Now()
-	victims := g.resize(size)
-	if g.mu.waiters.Len() == 0 {
-		if got, ok := g.take(spec); ok {
+	g.join()
+	now := time.Now()
+	g.mu.used = now
+	if g.mu.waiters.Len() == 0 || first {
+		if got, ok := g.take(spec, g.mu.limits.Size, now); ok {
 			g.mu.Unlock()
-			leaveAll(victims)
-			return got, false, nil
+			return got, false, got.err
 		}
 	}
-	w := &waiter{spec: spec, grant: make(chan grant, 1)}
-	w.place = g.mu.waiters.PushBack(w)
+	w := g.enqueue(spec, first, now)
+	reserve := g.mu.limits.Reserve > 0
+	after := g.mu.limits.ReserveAfter
 	g.mu.Unlock()
-	leaveAll(victims)
-	select {
-	case got := <-w.grant:
-		return got, false, got.err
-	case <-ctx.Done():
+	var reserved <-chan time.Time
+	if reserve {
+		timer := time.NewTimer(after)
+		defer timer.Stop()
+		reserved = timer.C
 	}
-	return grant{}, false, g.giveUp(ctx, w)
+	for {
+		select {
+		case got := <-w.grant:
+			return got, false, got.err
+		case <-reserved:
+			g.wake()
+		case <-ctx.Done():
+			return grant{}, false, g.giveUp(ctx, w)
+		}
+	}
 }
 
-// resize sets the limit and returns idle connections that are too many now. The lock is held.
-func (g *group) resize(size int) []*Conn {
-	if size == g.mu.size {
-		return nil
+// join puts the group among its node's. The lock is held.
+func (g *group) join() {
+	if !g.mu.joined {
+		g.mu.joined = true
+		g.node.groups = append(g.node.groups, g)
 	}
-	g.mu.size = size
-	n := min(max(g.open()-size, 0), len(g.mu.idle))
-	victims := append([]*Conn(nil), g.mu.idle[:n]...)
-	g.mu.idle = append(g.mu.idle[:0], g.mu.idle[n:]...)
-	return append(victims, g.serve()...)
+}
+
+// enqueue makes a Get wait. The lock is held.
+func (g *group) enqueue(spec *Spec, first bool, now time.Time) *waiter {
+	g.node.came++
+	g.node.waiting++
+	w := &waiter{spec: spec, grant: make(chan grant, 1), since: now, came: g.node.came}
+	if first {
+		w.place = g.mu.waiters.PushFront(w)
+	} else {
+		w.place = g.mu.waiters.PushBack(w)
+	}
+	return w
+}
+
+// dequeue takes a waiter out. The lock is held.
+func (g *group) dequeue(w *waiter) {
+	g.mu.waiters.Remove(w.place)
+	g.node.waiting--
+}
+
+// wake gives the waiters what there is for them now.
+func (g *group) wake() {
+	g.mu.Lock()
+	victims := g.serve()
+	g.mu.Unlock()
+	leaveAll(victims)
 }
 
 // giveUp takes a waiter whose context ended out of the queue, and passes on what it was granted
-// in that moment.
+// in that moment. The error is a *WaitError without a key.
 func (g *group) giveUp(ctx context.Context, w *waiter) error {
 	g.mu.Lock()
+	limit, size := g.full()
+	refusal := g.mu.refusal
 	select {
 	case got := <-w.grant:
 		var victims []*Conn
@@ -116,20 +170,18 @@ func (g *group) giveUp(ctx context.Context, w *waiter) error {
 			victims = g.serve()
 		}
 		g.mu.Unlock()
-		if got.victim != nil {
-			victims = append(victims, got.victim)
-		}
-		leaveAll(victims)
+		leaveAll(append(victims, got.victims...))
 	default:
-		g.mu.waiters.Remove(w.place)
+		g.dequeue(w)
 		g.mu.Unlock()
 	}
-	return context.Cause(ctx)
+	return &WaitError{Limit: limit, Size: size, Node: refusal, Err: context.Cause(ctx)}
 }
 
-// take is the idle connection with the spec's startup key that fits best, the newest of several; or a slot,
-// if need be that of the idle connection that was used longest ago. The lock is held.
-func (g *group) take(spec *Spec) (grant, bool) {
+// take is the idle connection with the spec's startup key that fits best, the newest of several; or a slot
+// of at most size, if need be that of the idle connection that was used longest ago. While the node has no
+// connection to spare and the pool has none either, it is what the node said. The lock is held.
+func (g *group) take(spec *Spec, size int, now time.Time) (grant, bool) {
 	at, best := -1, Unfit
 	for i := len(g.mu.idle) - 1; i >= 0 && best < Best; i-- {
 		c := g.mu.idle[i]
@@ -144,44 +196,127 @@ func (g *group) take(spec *Spec) (grant, bool) {
 			at, best = i, rank
 		}
 	}
-	room := g.open() < g.mu.size
-	if best > Reluctant || best == Reluctant && !room {
-		c := g.mu.idle[at]
-		g.mu.idle = append(g.mu.idle[:at], g.mu.idle[at+1:]...)
-		g.lease(c)
-		return grant{conn: c, epoch: g.mu.epoch}, true
+	if best > Reluctant {
+		return g.takeIdle(at), true
+	}
+	open := g.open()
+	resting := g.mu.refusal != nil && g.mu.rest.After(now)
+	room := open < size && !resting
+	if room && g.fits() {
+		return g.takeSlot(nil), true
+	}
+	if best == Reluctant {
+		return g.takeIdle(at), true
 	}
 	if room {
-		g.mu.opening++
-		return grant{slot: true, epoch: g.mu.epoch}, true
+		if victims, ok := g.makeRoom(); ok {
+			return g.takeSlot(victims), true
+		}
 	}
-	if len(g.mu.idle) > 0 {
+	if open <= g.ceiling() && len(g.mu.idle) > 0 && !resting {
 		victim := g.mu.idle[0]
 		g.mu.idle = append(g.mu.idle[:0], g.mu.idle[1:]...)
-		g.mu.opening++
-		return grant{slot: true, epoch: g.mu.epoch, victim: victim}, true
+		return g.takeSlot([]*Conn{victim}), true
+	}
+	if resting && open == 0 {
+		return grant{err: g.mu.refusal}, true
 	}
 	return grant{}, false
 }
 
-// serve gives the waiters in front what there is for them and returns connections to close. The
-// lock is held.
+// takeIdle leases an idle connection. The lock is held.
+func (g *group) takeIdle(at int) grant {
+	c := g.mu.idle[at]
+	g.mu.idle = append(g.mu.idle[:at], g.mu.idle[at+1:]...)
+	g.lease(c)
+	return grant{conn: c, epoch: g.mu.epoch}
+}
+
+// takeSlot takes a slot. The lock is held.
+func (g *group) takeSlot(victims []*Conn) grant {
+	g.mu.opening++
+	return grant{slot: true, epoch: g.mu.epoch, victims: victims}
+}
+
+// ceiling is the largest number of connections, the reserve included. The lock is held.
+func (g *group) ceiling() int { return g.mu.limits.Size + g.mu.limits.Reserve }
+
+// serve gives the waiters in front what there is for them, of this pool first and then of those that
+// share a limit with it, and returns connections to close. The lock is held.
 func (g *group) serve() []*Conn {
+	if g.node.waiting == 0 {
+		return nil
+	}
+	now := time.Now()
+	if !g.capped() {
+		return g.serveOwn(now)
+	}
+	var others []*group
+	for _, o := range g.node.groups {
+		if o != g && o.mu.waiters.Len() > 0 {
+			others = append(others, o)
+		}
+	}
+	slices.SortFunc(others, func(a, b *group) int { return cmp.Compare(a.first().came, b.first().came) })
 	var victims []*Conn
-	for e := g.mu.waiters.Front(); e != nil; e = g.mu.waiters.Front() {
-		w := e.Value.(*waiter)
-		got, ok := g.take(w.spec)
+	for _, o := range others {
+		if o.open() == 0 && (g.first() == nil || o.first().came < g.first().came) {
+			victims = append(victims, o.serveOwn(now)...)
+		}
+	}
+	victims = append(victims, g.serveOwn(now)...)
+	for _, o := range others {
+		victims = append(victims, o.serveOwn(now)...)
+	}
+	return victims
+}
+
+// first is the waiter in front, nil when there is none. The lock is held.
+func (g *group) first() *waiter {
+	if e := g.mu.waiters.Front(); e != nil {
+		return e.Value.(*waiter)
+	}
+	return nil
+}
+
+// serveOwn is serve for this pool alone. The lock is held.
+func (g *group) serveOwn(now time.Time) []*Conn {
+	var victims []*Conn
+	for w := g.first(); w != nil; w = g.first() {
+		size := g.mu.limits.Size
+		if g.mu.limits.Reserve > 0 && now.Sub(w.since) >= g.mu.limits.ReserveAfter {
+			size = g.ceiling()
+		}
+		got, ok := g.take(w.spec, size, now)
 		if !ok {
 			break
 		}
-		g.mu.waiters.Remove(e)
-		if got.victim != nil {
-			victims = append(victims, got.victim)
-			got.victim = nil
-		}
+		g.dequeue(w)
+		victims = append(victims, got.victims...)
+		got.victims = nil
 		w.grant <- got
 	}
 	return victims
+}
+
+// starving is the pool that has waited longest for its only connection, longer than anybody of this
+// one, and could have one if this pool gave one up; nil when there is none. The lock is held.
+func (g *group) starving() *group {
+	if !g.capped() || g.node.waiting == g.mu.waiters.Len() {
+		return nil
+	}
+	own := g.first()
+	var found *group
+	for _, o := range g.node.groups {
+		first := o.first()
+		if o == g || first == nil || o.open() > 0 || own != nil && own.came < first.came || !o.fits() {
+			continue
+		}
+		if found == nil || first.came < found.first().came {
+			found = o
+		}
+	}
+	return found
 }
 
 // open is the number of slots in use. The lock is held.
@@ -214,26 +349,36 @@ func (g *group) unlease(c *Conn) {
 	g.ended()
 }
 
-// opened turns a slot into the lease of a connection that was opened in the given epoch.
-func (g *group) opened(c *Conn, epoch uint64) {
+// opened turns a slot into the lease of a connection that was opened in the given epoch with a spec.
+func (g *group) opened(c *Conn, spec *Spec, epoch uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.mu.opening--
+	g.mu.refusal = nil
 	c.pool = g
 	if epoch != g.mu.epoch {
 		c.retired.Store(true)
 	}
 	g.lease(c)
+	g.keep(spec)
 }
 
-// failed frees a slot in which nothing could be opened.
-func (g *group) failed() {
+// failed frees a slot in which nothing could be opened. wait says that the node has no connection to
+// spare, but the pool has: who asked may wait for one of those.
+func (g *group) failed(err *ConnectError) (wait bool) {
 	g.mu.Lock()
 	g.mu.opening--
+	full := err.Full() && g.mu.limits.LoginRetry > 0
+	if full {
+		g.mu.rest, g.mu.refusal = time.Now().Add(g.mu.limits.LoginRetry), err
+		time.AfterFunc(g.mu.limits.LoginRetry, g.wake)
+	}
+	wait = full && len(g.mu.idle)+len(g.mu.leased) > 0
 	g.ended()
 	victims := g.serve()
 	g.mu.Unlock()
 	leaveAll(victims)
+	return wait
 }
 
 // reopen turns the lease of a connection that turned out dead into a slot; the caller closes it.
@@ -244,7 +389,7 @@ func (g *group) reopen(c *Conn) {
 	g.unlease(c)
 }
 
-// give ends a lease whose connection can be used again, unless it was retired meanwhile.
+// give ends a lease whose connection can be used again, unless it was retired meanwhile, or its time is over.
 func (g *group) give(c *Conn) {
 	g.mu.Lock()
 	g.unlease(c)
@@ -256,18 +401,39 @@ func (g *group) give(c *Conn) {
 // park makes a connection that is on no list idle, or hands it to a waiter, and returns what
 // has to be closed. The lock is held.
 func (g *group) park(c *Conn) []*Conn {
-	if g.mu.closed || c.retired.Load() || g.open() >= g.mu.size {
+	now := time.Now()
+	open := g.open()
+	if g.mu.closed || c.retired.Load() || open >= g.ceiling() || open >= g.mu.limits.Size && g.mu.waiters.Len() == 0 || g.aged(c, now) {
+		g.mu.refusal = nil // the node has one to spare soon
 		return append(g.serve(), c)
 	}
-	c.idleSince = time.Now()
+	if o := g.starving(); o != nil {
+		return append(append(o.serveOwn(now), c), g.serve()...)
+	}
+	c.idleSince = now
 	g.mu.idle = append(g.mu.idle, c)
 	return g.serve()
+}
+
+// aged says whether a connection has to go for its age: one of those that are too old does so in each part of
+// the lifetime that falls to one. The lock is held.
+func (g *group) aged(c *Conn, now time.Time) bool {
+	l := &g.mu.limits
+	if l.Lifetime == 0 {
+		return true
+	}
+	if now.Sub(c.Opened) < l.Lifetime || now.Sub(g.mu.aged) < l.Lifetime/time.Duration(l.Size) {
+		return false
+	}
+	g.mu.aged = now
+	return true
 }
 
 // drop ends a lease whose connection the caller closes.
 func (g *group) drop(c *Conn) {
 	g.mu.Lock()
 	g.unlease(c)
+	g.mu.refusal = nil // the node has one to spare soon
 	victims := g.serve()
 	g.mu.Unlock()
 	leaveAll(victims)
@@ -279,6 +445,7 @@ func (g *group) drop(c *Conn) {
 func (g *group) retire(match func(Key) bool, leases bool) (idle, leased []*Conn) {
 	g.mu.Lock()
 	g.mu.epoch++
+	g.mu.warmth = nil // until somebody opens one again
 	all := append(append([]*Conn(nil), g.mu.idle...), g.mu.leased...)
 	g.mu.Unlock()
 	matching := make(map[*Conn]bool)
@@ -320,11 +487,18 @@ func (g *group) thin(goes func(*Conn) bool) []*Conn {
 
 // sweep takes out idle connections that are too old, unused for too long, or dead. The look at
 // their sockets does not block.
-func (g *group) sweep(now time.Time, idleTimeout time.Duration) []*Conn {
+func (g *group) sweep(now time.Time) []*Conn {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	left := g.open()
 	out := g.thin(func(c *Conn) bool {
-		return !c.usable(now) || idleTimeout > 0 && now.Sub(c.idleSince) >= idleTimeout
+		unused := g.mu.limits.IdleTimeout
+		goes := !c.usable(now) || unused > 0 && now.Sub(c.idleSince) >= unused && left > g.mu.limits.Min ||
+			g.mu.limits.Lifetime > 0 && g.aged(c, now)
+		if goes {
+			left--
+		}
+		return goes
 	})
 	return append(out, g.serve()...)
 }
@@ -337,6 +511,7 @@ func (g *group) bury(before time.Time) bool {
 		return false
 	}
 	g.mu.dead = true
+	g.node.groups = slices.DeleteFunc(g.node.groups, func(o *group) bool { return o == g })
 	return true
 }
 
@@ -352,8 +527,9 @@ func (g *group) shut() []*Conn {
 		c.retired.Store(true)
 	}
 	for e := g.mu.waiters.Front(); e != nil; e = g.mu.waiters.Front() {
-		g.mu.waiters.Remove(e)
-		e.Value.(*waiter).grant <- grant{err: ErrClosed}
+		w := e.Value.(*waiter)
+		g.dequeue(w)
+		w.grant <- grant{err: ErrClosed}
 	}
 	return idle
 }
@@ -369,12 +545,17 @@ func (g *group) leases() []*Conn {
 func (g *group) stat() Stat {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Stat{
+	s := Stat{
 		Cluster: g.key.cluster, Node: g.key.node, NodeName: g.nodeName,
-		Database: g.key.database, User: g.key.user,
-		Size: g.mu.size, Idle: len(g.mu.idle), Leased: len(g.mu.leased),
+		Entry: g.key.entry, Database: g.key.database, User: g.key.user,
+		Size: g.mu.limits.Size, Min: g.mu.limits.Min, Reserve: g.mu.limits.Reserve,
+		Idle: len(g.mu.idle), Leased: len(g.mu.leased),
 		Opening: g.mu.opening, Waiting: g.mu.waiters.Len(),
 	}
+	if w := g.first(); w != nil {
+		s.Oldest = time.Since(w.since)
+	}
+	return s
 }
 
 // leaveAll closes connections that are on no list any more.

@@ -21,9 +21,9 @@ const (
 	maxLoginMessages = 4096
 )
 
-// login opens a connection, within ctx and Config.LoginTimeout. Errors are *ConnectError.
-func (c Config) login(ctx context.Context, spec *Spec) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.LoginTimeout)
+// login opens a connection, within ctx and a time.
+func (c Config) login(ctx context.Context, spec *Spec, within time.Duration) (*Conn, *ConnectError) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	attempts := spec.TLS.attempts()
 	if network, _ := spec.network(); network == "unix" {

@@ -82,7 +82,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	sums := make(map[series]Stat)
 	for _, p := range pools {
 		for _, s := range p.Stats() {
-			at := series{s.Cluster, s.NodeName, s.Database, s.User}
+			at := series{s.Cluster, s.NodeName, s.Entry, s.User}
 			if _, known := sums[at]; !known && len(sums) >= maxSeries {
 				at.database, at.user = otherLabel, otherLabel
 			}

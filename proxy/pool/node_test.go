@@ -347,12 +347,19 @@ func TestRealTooMany(t *testing.T) {
 	p := newPool(t, nil)
 	spec := s.spec(t, "one", SSLDisable, auth.Keys{Password: "secret"})
 	c := get(t, p, spec)
-	var ce *ConnectError
-	if _, err := p.Get(t.Context(), spec); !errors.As(err, &ce) || ce.SQLState != "53300" || ce.Unavailable() {
-		t.Error(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	var we *WaitError
+	if _, err := p.Get(ctx, spec); !errors.As(err, &we) || we.Node == nil || we.Node.SQLState != "53300" || we.Node.Unavailable() {
+		t.Fatal(err)
 	}
-	if fields, err := pgwire.ErrorFields(ce.Response); err != nil || string(fields.Message) != `too many connections for role "one"` {
-		t.Error(string(ce.Response))
+	if fields, err := pgwire.ErrorFields(we.Node.Response); err != nil || string(fields.Message) != `too many connections for role "one"` {
+		t.Error(string(we.Node.Response))
+	}
+	other := newPool(t, nil)
+	var ce *ConnectError
+	if _, err := other.Get(t.Context(), spec); !errors.As(err, &ce) || ce.SQLState != "53300" {
+		t.Error(err)
 	}
 	p.Put(c)
 	if again := get(t, p, spec); again != c {

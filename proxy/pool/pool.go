@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pgweir/internal/pgwire"
@@ -15,11 +16,41 @@ type Pool struct {
 	cfg     Config
 	metrics *Metrics
 	quiet   chan struct{} // Close is told of progress; buffered for one
+	// generation grows when the limits change.
+	generation atomic.Uint64
 
 	mu struct {
 		sync.RWMutex
-		groups map[groupKey]*group
-		closed bool
+		groups  map[groupKey]*group
+		nodes   map[nodeKey]*node
+		clients map[clientKey]int
+		closed  bool
+	}
+}
+
+// nodeKey names a node.
+type nodeKey struct {
+	cluster string
+	node    int
+}
+
+// clientKey names what clients log in to.
+type clientKey struct{ cluster, entry, user string }
+
+// Join says that a client is logged in for whom connections are to be kept open (Limits.Min), until Leave.
+func (p *Pool) Join(cluster, entry, user string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.clients[clientKey{cluster, entry, user}]++
+}
+
+// Leave takes a Join back.
+func (p *Pool) Leave(cluster, entry, user string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := clientKey{cluster, entry, user}
+	if p.mu.clients[key]--; p.mu.clients[key] <= 0 {
+		delete(p.mu.clients, key)
 	}
 }
 
@@ -31,13 +62,17 @@ func New(cfg Config, m *Metrics) (*Pool, error) {
 	}
 	p := &Pool{cfg: cfg, metrics: m, quiet: make(chan struct{}, 1)}
 	p.mu.groups = make(map[groupKey]*group)
+	p.mu.nodes = make(map[nodeKey]*node)
+	p.mu.clients = make(map[clientKey]int)
 	m.add(p)
 	return p, nil
 }
 
-// Run closes idle connections that are dead, too old or unused for too long, until ctx ends. It
-// does not close the pool.
+// Run closes idle connections that are dead, too old or unused for too long, and opens those that are to be
+// kept open, until ctx ends. It does not close the pool.
 func (p *Pool) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
@@ -46,6 +81,7 @@ func (p *Pool) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case now := <-tick.C:
 			p.sweep(now)
+			p.warm(ctx, now, &wg)
 		}
 	}
 }
@@ -53,61 +89,76 @@ func (p *Pool) Run(ctx context.Context) error {
 // How often idle connections are looked at, and after how long without use an empty pool is
 // forgotten together with its series.
 const (
-	sweepEvery = 5 * time.Second
+	sweepEvery = time.Second
 	forget     = 5 * time.Minute
 )
 
 // sweep is one round of Run.
 func (p *Pool) sweep(now time.Time) {
 	for _, g := range p.all() {
-		leaveAll(g.sweep(now, p.cfg.IdleTimeout))
+		leaveAll(g.sweep(now))
 		if !g.bury(now.Add(-forget)) {
 			continue
 		}
 		p.mu.Lock()
 		if p.mu.groups[g.key] == g {
 			delete(p.mu.groups, g.key)
+			p.forgetNode(g.node)
 		}
 		p.mu.Unlock()
 	}
 }
 
+// forgetNode takes a node off the table that no pool is left of. The table's lock is held.
+func (p *Pool) forgetNode(n *node) {
+	for _, g := range p.mu.groups {
+		if g.node == n {
+			return
+		}
+	}
+	for key, other := range p.mu.nodes {
+		if other == n {
+			delete(p.mu.nodes, key)
+		}
+	}
+}
+
 // Get is a lease on a connection for the spec's key: the idle one that was used last, or a new one,
-// opened by this call. While the pool is full it waits its turn until ctx ends. Errors are
+// opened by this call. While the pool is full, or the node has none to spare, it waits its turn until ctx ends. Errors are
 // *WaitError, *ConnectError or ErrClosed.
 func (p *Pool) Get(ctx context.Context, spec Spec) (*Conn, error) {
 	start := time.Now()
-	size := spec.Size
-	if size <= 0 {
-		size = p.cfg.DefaultSize
-	}
+	first := false
 	for {
 		g, err := p.group(&spec)
 		if err != nil {
 			return nil, err
 		}
-		got, again, err := g.acquire(ctx, &spec, size)
-		switch {
-		case again:
+		got, again, err := g.acquire(ctx, &spec, first)
+		if again {
 			continue
-		case errors.Is(err, ErrClosed):
+		}
+		if err != nil {
+			var full *WaitError
+			if errors.As(err, &full) {
+				full.Key, full.Waited = spec.Key, time.Since(start)
+			}
 			return nil, err
-		case err != nil:
-			return nil, &WaitError{Key: spec.Key, Size: size, Waited: time.Since(start), Err: err}
 		}
-		conn, err := p.finish(ctx, &spec, g, got)
-		if err == nil {
+		conn, cerr := p.finish(ctx, &spec, g, got)
+		if cerr == nil {
 			g.wait.Observe(time.Since(start).Seconds())
+			return conn, nil
 		}
-		return conn, err
+		if first = g.failed(cerr); !first || ctx.Err() != nil {
+			return nil, cerr
+		}
 	}
 }
 
-// finish makes a lease of what was granted.
-func (p *Pool) finish(ctx context.Context, spec *Spec, g *group, got grant) (*Conn, error) {
-	if got.victim != nil {
-		got.victim.leave()
-	}
+// finish makes a lease of what was granted; where it cannot, the slot is still taken.
+func (p *Pool) finish(ctx context.Context, spec *Spec, g *group, got grant) (*Conn, *ConnectError) {
+	leaveAll(got.victims)
 	if got.conn != nil {
 		if got.conn.usable(time.Now()) {
 			return got.conn, nil
@@ -115,12 +166,11 @@ func (p *Pool) finish(ctx context.Context, spec *Spec, g *group, got grant) (*Co
 		g.reopen(got.conn)
 		got.conn.leave()
 	}
-	conn, err := p.cfg.login(ctx, spec)
+	conn, err := p.cfg.login(ctx, spec, g.connectTimeout())
 	if err != nil {
-		g.failed()
 		return nil, err
 	}
-	g.opened(conn, got.epoch)
+	g.opened(conn, spec, got.epoch)
 	return conn, nil
 }
 
@@ -128,7 +178,7 @@ func (p *Pool) finish(ctx context.Context, spec *Spec, g *group, got grant) (*Co
 // answers have been read. A Dirty one is reset first, within Config.ResetTimeout; where that
 // fails, or the connection was retired, it is closed. The caller must not touch it any more.
 func (p *Pool) Put(c *Conn) {
-	if c.retired.Load() || c.old(time.Now()) || len(c.Link.Buffered()) > 0 {
+	if c.retired.Load() || len(c.Link.Buffered()) > 0 {
 		c.pool.drop(c)
 		c.leave()
 		return
@@ -253,13 +303,17 @@ type Stat struct {
 	Cluster  string
 	Node     int
 	NodeName string
+	Entry    string // the name that clients ask for
 	Database string
 	User     string
 	Size     int // the limit
+	Min      int
+	Reserve  int
 	Idle     int
 	Leased   int
 	Opening  int
-	Waiting  int // sessions
+	Waiting  int           // sessions
+	Oldest   time.Duration // how long the session in front has waited
 }
 
 // Stats is the numbers of all pools, in no order.
@@ -285,7 +339,7 @@ func (p *Pool) all() []*group {
 
 // group is the pool for a spec, made if there is none.
 func (p *Pool) group(spec *Spec) (*group, error) {
-	key := groupKey{cluster: spec.Cluster, node: spec.Node, database: spec.Database, user: spec.User}
+	key := groupKey{cluster: spec.Cluster, node: spec.Node, entry: spec.Entry, database: spec.Database, user: spec.User}
 	p.mu.RLock()
 	g, closed := p.mu.groups[key], p.mu.closed
 	p.mu.RUnlock()
@@ -295,18 +349,39 @@ func (p *Pool) group(spec *Spec) (*group, error) {
 	if g != nil && !g.buried() {
 		return g, nil
 	}
-	fresh := &group{
-		key: key, nodeName: spec.NodeName, quiet: p.quiet,
-		wait: p.metrics.leaseWait(spec.Cluster, spec.NodeName),
+	for {
+		generation := p.generation.Load()
+		if now, err := p.makeGroup(key, g, spec, p.cfg.limits(key), generation); now != nil || err != nil {
+			return now, err
+		}
 	}
+}
+
+// makeGroup puts a group in the place of one that is buried. Both results are nil when the limits have changed
+// meanwhile.
+func (p *Pool) makeGroup(key groupKey, buried *group, spec *Spec, limits Limits, generation uint64) (*group, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mu.closed {
+	now := p.mu.groups[key]
+	switch {
+	case p.mu.closed:
 		return nil, ErrClosed
-	}
-	if now := p.mu.groups[key]; now != nil && now != g {
+	case now != nil && now != buried:
 		return now, nil
+	case p.generation.Load() != generation:
+		return nil, nil
 	}
+	at := nodeKey{key.cluster, key.node}
+	n := p.mu.nodes[at]
+	if n == nil {
+		n = new(node)
+		p.mu.nodes[at] = n
+	}
+	fresh := &group{
+		key: key, nodeName: spec.NodeName, quiet: p.quiet, node: n,
+		wait: p.metrics.leaseWait(spec.Cluster, spec.NodeName),
+	}
+	fresh.mu.Mutex, fresh.mu.limits = &n.Mutex, limits
 	p.mu.groups[key] = fresh
 	return fresh, nil
 }

@@ -54,9 +54,8 @@ func TestNewestFirst(t *testing.T) {
 
 func TestFirstComeFirstServed(t *testing.T) {
 	n := pgtest.NewFakeNode(t, friendly)
-	p := newPool(t, nil)
+	p := newPool(t, sized(1))
 	spec := specFor(t, n.Addr())
-	spec.Size = 1
 	c := get(t, p, spec)
 	order := make(chan int, 10)
 	var wg sync.WaitGroup
@@ -90,9 +89,8 @@ func TestFirstComeFirstServed(t *testing.T) {
 
 func TestNobodyOvertakes(t *testing.T) {
 	n := pgtest.NewFakeNode(t, friendly)
-	p := newPool(t, nil)
+	p := newPool(t, sized(1))
 	spec := specFor(t, n.Addr())
-	spec.Size = 1
 	c := get(t, p, spec)
 	got := make(chan *Conn)
 	other := spec
@@ -119,9 +117,8 @@ func TestNobodyOvertakes(t *testing.T) {
 
 func TestWaitEndsWithItsContext(t *testing.T) {
 	n := pgtest.NewFakeNode(t, friendly)
-	p := newPool(t, nil)
+	p := newPool(t, sized(1))
 	spec := specFor(t, n.Addr())
-	spec.Size = 1
 	c := get(t, p, spec)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gone := errors.New("gone")
@@ -143,9 +140,8 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 
 func TestOtherStartupKeyMakesRoom(t *testing.T) {
 	n := pgtest.NewFakeNode(t, friendly)
-	p := newPool(t, nil)
+	p := newPool(t, sized(2))
 	spec := specFor(t, n.Addr())
-	spec.Size = 2
 	a, b := get(t, p, spec), get(t, p, spec)
 	p.Put(a)
 	p.Put(b)
@@ -162,14 +158,13 @@ func TestOtherStartupKeyMakesRoom(t *testing.T) {
 
 func TestSmallerAndLargerLimit(t *testing.T) {
 	n := pgtest.NewFakeNode(t, friendly)
-	p := newPool(t, nil)
+	p := newPool(t, sized(4))
 	spec := specFor(t, n.Addr())
-	spec.Size = 4
 	conns := []*Conn{get(t, p, spec), get(t, p, spec), get(t, p, spec), get(t, p, spec)}
 	for _, c := range conns[1:] {
 		p.Put(c)
 	}
-	spec.Size = 2
+	limit(p, func(l *Limits) { l.Size = 2 })
 	c := get(t, p, spec)
 	if s := total(p); s.Leased != 2 || s.Idle != 0 {
 		t.Errorf("%+v", s)
@@ -180,9 +175,8 @@ func TestSmallerAndLargerLimit(t *testing.T) {
 		done <- c
 	}()
 	waiting(t, p, 1)
-	larger := spec
-	larger.Size = 4
-	p.Put(get(t, p, larger))
+	limit(p, func(l *Limits) { l.Size = 4 })
+	p.Put(get(t, p, spec))
 	p.Put(<-done)
 	p.Put(c)
 	p.Put(conns[0])
@@ -198,9 +192,8 @@ func TestFailedLoginFreesItsSlot(t *testing.T) {
 		}
 		return friendly(c)
 	})
-	p := newPool(t, nil)
+	p := newPool(t, sized(1))
 	spec := specFor(t, n.Addr())
-	spec.Size = 1
 	var ce *ConnectError
 	if _, err := p.Get(t.Context(), spec); !errors.As(err, &ce) || !ce.Unavailable() {
 		t.Error(err)
@@ -303,7 +296,7 @@ func TestBadResets(t *testing.T) {
 
 func TestTooOld(t *testing.T) {
 	n := pgtest.NewFakeNode(t, friendly)
-	p := newPool(t, func(c *Config) { c.IdleTimeout, c.Lifetime = time.Minute, time.Hour })
+	p := newPool(t, func(c *Config) { c.Default.IdleTimeout, c.Default.Lifetime = time.Minute, time.Hour })
 	spec := specFor(t, n.Addr())
 	a := get(t, p, spec)
 	p.Put(a)
@@ -367,9 +360,8 @@ func TestGoodbye(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	n := pgtest.NewFakeNode(t, friendly)
-	p := newPool(t, nil)
+	p := newPool(t, sized(1))
 	spec := specFor(t, n.Addr())
-	spec.Size = 1
 	c := get(t, p, spec)
 	waiter := make(chan error)
 	go func() {
@@ -433,16 +425,16 @@ func TestCancelRequest(t *testing.T) {
 
 // TestManyAtOnce lets many goroutines do everything at random and checks the limit throughout.
 func TestManyAtOnce(t *testing.T) {
-	n := pgtest.NewFakeNode(t, friendly)
-	p := newPool(t, nil)
 	const size = 3
+	n := pgtest.NewFakeNode(t, friendly)
+	p := newPool(t, sized(size))
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(1, uint64(i)))
 			for range 60 {
 				spec := specFor(t, n.Addr())
-				spec.Size, spec.Startup = size, fmt.Sprint(r.IntN(2))
+				spec.Startup = fmt.Sprint(r.IntN(2))
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.IntN(20))*time.Millisecond)
 				c, err := p.Get(ctx, spec)
 				cancel()
@@ -480,12 +472,13 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := New(DefaultConfig(), m)
+	cfg := DefaultConfig()
+	cfg.Default.Size = 7
+	p, err := New(cfg, m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	spec := specFor(t, n.Addr())
-	spec.Size = 7
 	c := get(t, p, spec)
 	p.Put(get(t, p, spec))
 	want := `# HELP pgweir_pool_connections Connections to a node, by state: idle, leased or opening.
@@ -514,7 +507,7 @@ pgweir_pool_waiting{cluster="main",database="app",node="pg-a",user="alice"} 0
 		t.Error(problems, err)
 	}
 	for i := range maxSeries * 2 { // pools that nothing was opened in count as well
-		g, err := p.group(&Spec{Key: Key{Cluster: "main", Node: 1, Database: fmt.Sprint(i), User: "u"}, NodeName: "pg-a"})
+		g, err := p.group(&Spec{Key: Key{Cluster: "main", Node: 1, Entry: fmt.Sprint(i), User: "u"}, NodeName: "pg-a"})
 		if err != nil || g == nil {
 			t.Fatal(err)
 		}
