@@ -76,6 +76,11 @@ leaks: ## let many clients take turns on few connections for LEAK_TIME (10m), ea
 	@scripts/need.sh go test
 	LEAK_TIME=$(LEAK_TIME) $(GO) test -count=1 -timeout 60m ./internal/e2e -run TestLeaks -v
 
+.PHONY: leak-mutants
+leak-mutants: ## switch each protection of a shared connection off in turn: the hunt must find every one within a minute
+	@scripts/need.sh go test
+	LEAK_MUTANTS=1 $(GO) test -count=1 -timeout 60m ./internal/e2e -run TestLeakMutants -v
+
 .PHONY: matrix
 matrix: ## run the end-to-end tests on PostgreSQL 14 to 18 (VERSIONS='15 17')
 	@scripts/need.sh go test matrix

@@ -284,9 +284,10 @@ func (s *session) leaves(u *router.Unit, l *lease) {
 	if u.Flags&router.FlagCurrval != 0 {
 		s.srv.sequences.note(s)
 	}
-	if !s.relay.failed || len(u.Effects) == 0 {
+	if !s.relay.failed {
 		return
 	}
+	l.spoiled = l.spoiled || u.Flags&router.FlagOpaque != 0 && !s.relay.ranNothing(u)
 	// What a unit set before it failed is rolled back, but for what it committed, and the names of custom settings.
 	sets := false
 	for i := range u.Effects {
@@ -300,6 +301,11 @@ func (s *session) leaves(u *router.Unit, l *lease) {
 			}
 		}
 	}
+}
+
+// ranNothing says whether a unit failed because a name that the catalog view does not know is not there either.
+func (r *relay) ranNothing(u *router.Unit) bool {
+	return u.Flags&router.FlagUnknownName != 0 && (string(r.code[:]) == codeUndefinedTable || string(r.code[:]) == codeUndefinedFunction)
 }
 
 // settleTx takes over the transaction status, the effects and the pins of a chunk.
@@ -348,7 +354,9 @@ func (s *session) wiped(e *router.Effect, l *lease) {
 		clear(s.named)
 		s.unnamed = nil
 		l.unnamed, l.owned, l.sequences = 0, 0, 0
-		s.doubts = s.doubts[:0] // nothing is left of what they are about
+		// Nothing is left of what they are about, but for the names of custom settings.
+		l.spoiled = l.spoiled || len(s.doubts) > 0
+		s.doubts = s.doubts[:0]
 		clear(l.named)
 		for _, other := range s.leases {
 			if other != nil && other != l {

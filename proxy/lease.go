@@ -251,9 +251,9 @@ func (s *session) release() {
 	for slot, l := range s.leases {
 		switch {
 		case l == nil:
+		case slot == slotPrimary && s.claims(l):
 		case l.spoiled:
 			s.giveUp(l)
-		case slot == slotPrimary && s.claims(l):
 		default:
 			l.conn.Dirty = l.conn.Dirty || l.owned > 0
 			if s.st.set.custom != "" {

@@ -111,6 +111,24 @@ func TestPooledPinned(t *testing.T) {
 	}
 }
 
+// TestPooledOpaque: what may have left anything keeps its connection for as long as the session lasts, and
+// nobody has it afterwards.
+func TestPooledOpaque(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a, b := r.client(), r.client()
+	a.query("DO $$ BEGIN PERFORM set_config('a.b', 'x', false); END $$")
+	for range 3 {
+		a.query("INSERT INTO t VALUES (1)")
+		equal(t, "meanwhile", b.query("INSERT INTO t VALUES (2)"), "E(ERROR 53300 pgweir) Z(I)")
+	}
+	before := r.p().last()
+	a.query("DISCARD ALL")
+	b.query("INSERT INTO t VALUES (2)")
+	if r.p().last() == before {
+		t.Error("b got the connection")
+	}
+}
+
 // TestPooledSQL: SQL that speaks of prepared statements finds the client's under their own names, and nobody else's.
 func TestPooledSQL(t *testing.T) {
 	r := newRig(t, alone, pooled(1))

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"pgweir/internal/localpg"
 	"pgweir/internal/pgtest"
 )
 
@@ -34,10 +35,13 @@ func leakTime(t *testing.T) time.Duration {
 // hunter is one client of the hunt and what it must see of itself.
 type hunter struct {
 	c        *pgtest.RawClient
+	connect  func() (*pgtest.RawClient, error)
+	user     string
 	id       int
 	rng      *rand.Rand
 	settings map[string]string // by name: what SHOW must say
 	custom   string            // of leak.me; "" when the client has never made it
+	traced   bool              // a trigger has made leak.traced
 	prepared map[string]int    // by name: what it returns
 	steps    []string          // the last things done, for the report
 }
@@ -93,7 +97,7 @@ func all(checks ...error) error {
 
 // step does one thing and looks whether it sees only itself.
 func (h *hunter) step() error {
-	switch h.rng.IntN(14) {
+	switch h.rng.IntN(17) {
 	case 0, 1: // a setting
 		name := []string{"work_mem", "statement_timeout", "datestyle", "search_path"}[h.rng.IntN(4)]
 		value := map[string][]string{
@@ -149,12 +153,12 @@ func (h *hunter) step() error {
 		return all(
 			h.expect("SELECT count(*) FROM pg_class WHERE relname = 'leak_temp' AND pg_table_is_visible(oid)", "0"),
 			h.expect(fmt.Sprintf("CREATE TEMP TABLE leak_temp AS SELECT %d AS id", h.id), ""),
-			h.expect("SELECT id FROM leak_temp", fmt.Sprint(h.id)), h.discardAll())
+			h.expect("SELECT id FROM leak_temp", fmt.Sprint(h.id)), h.end())
 	case 11: // a session's lock
 		return all(
 			h.expect(fmt.Sprintf("SELECT pg_try_advisory_lock(%d)", h.id), "t"),
 			h.expect("SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", fmt.Sprint(h.id)),
-			h.expect("SELECT pg_advisory_unlock_all()", ""), h.discardAll())
+			h.end())
 	case 12: // a sequence: one's own value, none, or for the first one of this user the error
 		if h.id%3 == 0 {
 			return h.expect("SELECT lastval()", "!55000")
@@ -164,10 +168,45 @@ func (h *hunter) step() error {
 			return err
 		}
 		return all(h.expect("SELECT lastval()", v, "!55000"), h.discardAll()) // or it would keep its connection
+	case 13: // who one is, and who one has become
+		return all(
+			h.expect("SELECT session_user || ' ' || current_user", h.user+" "+h.user),
+			h.expect("SET ROLE leak_role", ""), h.expect("SELECT session_user || ' ' || current_user", h.user+" leak_role"),
+			h.expect("RESET ROLE", ""), h.expect("SELECT current_user", h.user))
+	case 14: // a trigger that calls set_config, which nobody has told the proxy of
+		err := all(
+			h.expect("SELECT coalesce(current_setting('leak.traced', true), 'none')", h.traces()...),
+			h.expect(fmt.Sprintf("INSERT INTO leak_trace VALUES (%d)", h.id), ""))
+		h.traced = true
+		return all(err, h.expect("SELECT current_setting('leak.traced')", fmt.Sprint(h.id)), h.end())
+	case 15:
+		return h.expect("SELECT coalesce(current_setting('leak.traced', true), 'none')", h.traces()...)
 	}
 	// PREPARE in SQL
 	return all(
-		h.expect(fmt.Sprintf("PREPARE leak_sql AS SELECT %d", h.id), ""), h.expect("EXECUTE leak_sql", fmt.Sprint(h.id)), h.discardAll())
+		h.expect(fmt.Sprintf("PREPARE leak_sql AS SELECT %d", h.id), ""), h.expect("EXECUTE leak_sql", fmt.Sprint(h.id)), h.end())
+}
+
+// traces is what the session may see of the setting that only the trigger makes.
+func (h *hunter) traces() []string {
+	if h.traced {
+		return []string{"none", ""} // a connection that knows the name shows it empty
+	}
+	return []string{"none"}
+}
+
+// end leaves behind what the client has made of its session: with DISCARD ALL, or by going away.
+func (h *hunter) end() error {
+	if h.rng.IntN(2) == 0 {
+		return h.discardAll()
+	}
+	if err := h.c.Close(); err != nil {
+		return err
+	}
+	h.settings, h.prepared, h.custom, h.traced = make(map[string]string), make(map[string]int), "", false
+	c, err := h.connect()
+	h.c = c
+	return err
 }
 
 // discardAll ends what the client has made of a session.
@@ -188,22 +227,38 @@ func (h *hunter) discardAll() error {
 // a connection, and each looking whether it sees only itself.
 func TestLeaks(t *testing.T) {
 	c := sharedCluster(t)
-	p := StartProxy(t, c, proxyConfig{Extra: fmt.Sprintf("pool_size: %d\n", leakPool)})
-	ask(t, p.Client(t), "DROP SEQUENCE IF EXISTS leak_seq; CREATE SEQUENCE leak_seq")
-	t.Cleanup(func() {
-		ask(t, client(t, c.Nodes[0].Addr(), appUser, appPassword, appDatabase), "DROP SEQUENCE leak_seq")
-	})
+	primary := client(t, c.Nodes[0].Addr(), localpg.Superuser, c.Password, appDatabase)
+	drop := "DROP TABLE IF EXISTS leak_trace; DROP FUNCTION IF EXISTS leak_traced(); DROP SEQUENCE IF EXISTS leak_seq; DROP ROLE IF EXISTS leak_role, leak_other"
+	ask(t, primary, drop)
+	ask(t, primary, "CREATE ROLE leak_role; CREATE ROLE leak_other LOGIN PASSWORD 'other'; GRANT leak_role TO leak_other, "+appUser+`;
+		CREATE SEQUENCE leak_seq; GRANT ALL ON SEQUENCE leak_seq TO PUBLIC; CREATE TABLE leak_trace (id int); GRANT ALL ON leak_trace TO PUBLIC;
+		CREATE FUNCTION leak_traced() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('leak.traced', NEW.id::text, false); RETURN NEW; END $$;
+		CREATE TRIGGER traced BEFORE INSERT ON leak_trace FOR EACH ROW EXECUTE FUNCTION leak_traced()`)
+	t.Cleanup(func() { ask(t, client(t, c.Nodes[0].Addr(), localpg.Superuser, c.Password, appDatabase), drop) })
+	p := StartProxy(t, c, proxyConfig{Extra: fmt.Sprintf("pool_size: %d\n", leakPool), Users: map[string]string{"leak_other": "other"}})
+	users := map[string]string{appUser: appPassword, "leak_other": "other"}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	until := time.Now().Add(leakTime(t))
 	var wg sync.WaitGroup
 	var steps, leaks atomic.Int64
 	for i := range leakClients {
+		user := []string{appUser, "leak_other"}[i%3/2]
+		connect := func() (*pgtest.RawClient, error) {
+			return pgtest.Connect(pgtest.ClientConfig{Addr: p.Addr, User: user, Password: users[user], Database: appDatabase, Timeout: 60 * time.Second, Check: secondOpinion()})
+		}
+		c, err := connect()
+		must(t, err)
 		h := &hunter{
-			c: p.Client(t), id: i + 1, rng: rand.New(rand.NewPCG(seed, uint64(i))),
+			c: c, connect: connect, user: user, id: i + 1, rng: rand.New(rand.NewPCG(seed, uint64(i))),
 			settings: make(map[string]string), prepared: make(map[string]int),
 		}
 		wg.Go(func() {
+			defer func() {
+				if h.c != nil {
+					_ = h.c.Close()
+				}
+			}()
 			for time.Now().Before(until) && leaks.Load() < 5 {
 				if err := h.step(); err != nil {
 					leaks.Add(1)
