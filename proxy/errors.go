@@ -13,6 +13,7 @@ import (
 	"pgweir/health"
 	"pgweir/internal/auth"
 	"pgweir/internal/pgwire"
+	"pgweir/proxy/pool"
 	"pgweir/router"
 )
 
@@ -257,8 +258,40 @@ func problemAborted() *problem {
 func problemStatementTimeout() *problem {
 	return &problem{
 		code: codeCanceled, message: "canceling statement due to statement timeout",
-		detail: "The statement waited for a primary and was not sent.",
+		detail: "The statement waited for a server and was not sent.",
 	}
+}
+
+// problemWait is why there is no connection where it is not the node's address that is of no use; nil for
+// all other errors.
+func problemWait(err error) *problem {
+	var full *pool.WaitError
+	var refused *pool.ConnectError
+	switch {
+	case errors.Is(err, errWaitStatement):
+		return problemStatementTimeout()
+	case errors.Is(err, errWaitCanceled):
+		return problemCanceled()
+	case errors.As(err, &full):
+		hint := "Raise " + full.Limit + ", or have fewer clients hold connections."
+		if full.Node != nil {
+			hint = hintServerFull
+		}
+		return &problem{
+			code: codeTooMany, message: "no connection to a server became free in time", detail: err.Error() + ".", hint: hint,
+		}
+	case errors.As(err, &refused) && refused.Full():
+		return problemServerFull(refused)
+	}
+	return nil
+}
+
+// hintServerFull is what can be done about a node without connections to spare.
+const hintServerFull = "The server takes no more connections: raise its max_connections, or lower pool_size or max_db_connections."
+
+// problemServerFull is a node that has no connection to spare, where the pool has none either.
+func problemServerFull(refused *pool.ConnectError) *problem {
+	return &problem{code: refused.SQLState, message: refused.Message, hint: hintServerFull}
 }
 
 // problemIdle is the end of a session that was idle for longer than it asked for.

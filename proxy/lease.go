@@ -163,21 +163,20 @@ func (s *session) stale(l *lease) bool {
 
 // open takes a connection to node out of the pool.
 func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
-	if wait := s.poolWait(); wait > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, wait)
-		defer cancel()
-	}
 	fence := s.cluster.Monitor.Fence()
-	conn, err := s.srv.pool.Get(ctx, pool.Spec{
+	spec := pool.Spec{
 		Key: pool.Key{
 			Cluster: s.cluster.Name, Node: node.ID, Entry: s.target.Entry, Database: s.target.Database, User: s.user, Startup: s.startupKey,
 		},
 		Target: pool.Target{Addr: node.Addr, Host: node.Host, TLS: s.cluster.NodeTLS}, NodeName: node.Name,
 		Keys: s.keys, Params: s.startupParams, OpenedMark: fence.Mark, Rank: s.rank,
-	})
-	if err != nil {
-		return nil, err
+	}
+	conn := s.srv.pool.TryGet(&spec)
+	if conn == nil {
+		var err error
+		if conn, err = s.waitFor(ctx, &spec); err != nil {
+			return nil, err
+		}
 	}
 	l, _ := conn.State.(*lease)
 	if l == nil {
@@ -205,16 +204,6 @@ func (s *session) rank(conn *pool.Conn) int {
 		return pool.Good
 	}
 	return pool.Fit
-}
-
-// poolWait bounds the wait for a connection: query_wait_timeout, or the client's statement_timeout
-// where that is shorter; 0 is no bound.
-func (s *session) poolWait() time.Duration {
-	wait := s.target.WaitTimeout
-	if t := s.statementTimeout(); t > 0 && (wait == 0 || t < wait) {
-		wait = t
-	}
-	return wait
 }
 
 // giveUp ends a lease that the session may have left state on.

@@ -417,12 +417,8 @@ func (s *session) notConnected(d router.Decision, err error, try *attempt) *prob
 		return s.ended()
 	}
 	report, unreachable := connectFailure(err)
-	var full *pool.WaitError
-	if errors.As(err, &full) {
-		return &problem{
-			code: codeTooMany, message: "no connection to a server became free in time", detail: err.Error() + ".",
-			hint: "Raise pool_size, or have fewer clients hold connections.",
-		}
+	if p := problemWait(err); p != nil {
+		return p
 	}
 	if unreachable {
 		s.cluster.Monitor.Report(d.Node.ID, evidenceOf(err))

@@ -157,6 +157,7 @@ type Target struct {
 	HoldTimeout    time.Duration
 	ConnectTimeout time.Duration
 	WaitTimeout    time.Duration // for a connection of a full pool; 0: no limit
+	WaitNotify     time.Duration // after which a client is told that it waits for a connection; 0: never
 	CancelTimeout  time.Duration // for a cancel to reach a node
 }
 

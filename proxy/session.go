@@ -72,6 +72,7 @@ type session struct {
 	env                    router.Env
 	envOf                  envKey
 	idleTimeout            time.Duration
+	began                  int64 // health.Clock() when the last statement began
 	serializable, readOnly bool // the session's defaults, as environment last found them
 	watch                  watch
 	decision               router.Decision // the last one that was answered, for SHOW pgweir.last_route
@@ -200,6 +201,7 @@ func (s *session) dropRest(c *chunk) error {
 // carry sends the chunk to a node and forwards the answer, again elsewhere if nobody can notice.
 func (s *session) carry(c *chunk) error {
 	began := health.Clock()
+	s.began = began
 	drained(s.canceled) // a cancel that came too late for the last statement is not for this one
 	var try attempt
 	for {

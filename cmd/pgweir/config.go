@@ -174,6 +174,7 @@ type Overrides struct {
 	ServerLifetime *time.Duration // 0: used once
 	ServerIdle     *time.Duration // server_idle_timeout; 0: idle connections stay
 	WaitTimeout    *time.Duration // query_wait_timeout; 0: no limit
+	WaitNotify     *time.Duration // query_wait_notify; 0: never
 	Transactions   *string        // primary
 }
 
@@ -213,6 +214,7 @@ type Settings struct {
 	PoolMode      string
 	Pool          pool.Limits
 	WaitTimeout   time.Duration // query_wait_timeout; 0: no limit
+	WaitNotify    time.Duration // query_wait_notify; 0: never
 	Transactions  string
 
 	wait *time.Duration
@@ -277,6 +279,7 @@ func (c *Config) Settings(listener int, database, user string) (Settings, error)
 		PoolMode:       first(levels, func(o *Overrides) *string { return o.PoolMode }),
 		Pool:           c.poolLimits(levels),
 		WaitTimeout:    first(levels, func(o *Overrides) *time.Duration { return o.WaitTimeout }),
+		WaitNotify:     first(levels, func(o *Overrides) *time.Duration { return o.WaitNotify }),
 		Transactions:   first(levels, func(o *Overrides) *string { return o.Transactions }),
 	}
 	if s.DBName == "" {
@@ -381,6 +384,7 @@ func DefaultConfig() *Config {
 			ServerLifetime: new(time.Hour),
 			ServerIdle:     new(10 * time.Minute),
 			WaitTimeout:    new(2 * time.Minute),
+			WaitNotify:     new(5 * time.Second),
 			Transactions:   new("primary"),
 		},
 		Databases:          map[string]*Database{},

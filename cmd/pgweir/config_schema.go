@@ -128,6 +128,7 @@ func overrides(o *Overrides) section {
 		{"server_lifetime", "age at which an unused connection to a node is closed; 0: each is used once", period(&o.ServerLifetime)},
 		{"server_idle_timeout", "when an idle connection to a node is closed; 0: never", period(&o.ServerIdle)},
 		{"query_wait_timeout", "how long a statement waits for a connection; 0: no limit", period(&o.WaitTimeout)},
+		{"query_wait_notify", "after what wait a NOTICE tells the client of it; 0: never", period(&o.WaitNotify)},
 		{"transactions", "where explicit transactions start", optional[string]{&o.Transactions, func(v *string) value {
 			return choice(v, word[string]{name: "primary", val: "primary"},
 				word[string]{name: "optimistic", refuse: "optimistic transactions are not available in this version; only primary is"})

@@ -206,7 +206,7 @@ func (s *server) resolve(listener int, database, user string) (proxy.Target, err
 		Pooled: set.PoolMode == "transaction", Zone: set.PreferZone, Offload: set.Offload, FreshnessWait: set.WaitAt,
 		MaxLagBytes: set.Cluster.MaxLag.Bytes, MaxLagTime: set.Cluster.MaxLag.Time,
 		BeginDefer: cfg.BeginDefer, HoldTimeout: cfg.Hold.Timeout, ConnectTimeout: cfg.Pool.ConnectTimeout,
-		WaitTimeout: set.WaitTimeout, CancelTimeout: cfg.Pool.CancelTimeout,
+		WaitTimeout: set.WaitTimeout, WaitNotify: set.WaitNotify, CancelTimeout: cfg.Pool.CancelTimeout,
 	}
 	if set.ListenerRoute != nil {
 		t.ListenerRoute = *set.ListenerRoute

@@ -178,11 +178,9 @@ func (g *group) giveUp(ctx context.Context, w *waiter) error {
 	return &WaitError{Limit: limit, Size: size, Node: refusal, Err: context.Cause(ctx)}
 }
 
-// take is the idle connection with the spec's startup key that fits best, the newest of several; or a slot
-// of at most size, if need be that of the idle connection that was used longest ago. While the node has no
-// connection to spare and the pool has none either, it is what the node said. The lock is held.
-func (g *group) take(spec *Spec, size int, now time.Time) (grant, bool) {
-	at, best := -1, Unfit
+// pick is the idle connection with the spec's startup key that fits best, the newest of several. The lock is held.
+func (g *group) pick(spec *Spec) (at, best int) {
+	at, best = -1, Unfit
 	for i := len(g.mu.idle) - 1; i >= 0 && best < Best; i-- {
 		c := g.mu.idle[i]
 		if c.Startup != spec.Startup {
@@ -196,6 +194,28 @@ func (g *group) take(spec *Spec, size int, now time.Time) (grant, bool) {
 			at, best = i, rank
 		}
 	}
+	return at, best
+}
+
+// tryIdle leases an idle connection, unless somebody waits.
+func (g *group) tryIdle(spec *Spec, now time.Time) *Conn {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.mu.dead || g.mu.closed || g.mu.waiters.Len() > 0 {
+		return nil
+	}
+	g.mu.used = now
+	if at, best := g.pick(spec); best > Reluctant {
+		return g.takeIdle(at).conn
+	}
+	return nil
+}
+
+// take is the idle connection that fits best; or a slot of at most size, if need be that of the idle connection that was
+// used longest ago. While the node has no connection to spare and the pool has none either, it is what the node said. The
+// lock is held.
+func (g *group) take(spec *Spec, size int, now time.Time) (grant, bool) {
+	at, best := g.pick(spec)
 	if best > Reluctant {
 		return g.takeIdle(at), true
 	}

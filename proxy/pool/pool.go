@@ -156,6 +156,26 @@ func (p *Pool) Get(ctx context.Context, spec Spec) (*Conn, error) {
 	}
 }
 
+// TryGet is a lease on an idle connection that Get would use, nil where Get would have to open one or to wait. It
+// keeps no reference to the spec.
+func (p *Pool) TryGet(spec *Spec) *Conn {
+	g, err := p.group(spec)
+	if err != nil {
+		return nil
+	}
+	start := time.Now()
+	c := g.tryIdle(spec, start)
+	if c == nil {
+		return nil
+	}
+	if !c.usable(start) {
+		p.Drop(c)
+		return nil
+	}
+	g.wait.Observe(time.Since(start).Seconds())
+	return c
+}
+
 // finish makes a lease of what was granted; where it cannot, the slot is still taken.
 func (p *Pool) finish(ctx context.Context, spec *Spec, g *group, got grant) (*Conn, *ConnectError) {
 	leaveAll(got.victims)
