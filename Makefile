@@ -18,6 +18,8 @@ FUZZ     ?=
 LEAK_TIME ?= 10m
 # The major versions of PostgreSQL that `make matrix` runs on.
 VERSIONS ?= 14 15 16 17 18
+# The runs of `make conformance`; empty: all.
+RUNS ?=
 # Further arguments: make demo ARGS=--check, make test ARGS='-run Settings ./cmd/pgweir'.
 ARGS ?=
 
@@ -85,6 +87,12 @@ leak-mutants: ## switch each protection of a shared connection off in turn: the 
 matrix: ## run the end-to-end tests on PostgreSQL 14 to 18 (VERSIONS='15 17')
 	@scripts/need.sh go test matrix
 	@scripts/matrix.sh $(VERSIONS)
+
+.PHONY: conformance
+conformance: ## run PostgreSQL's own suites through pgweir, beside a direct run (RUNS='direct default global isolation-direct isolation')
+	@scripts/need.sh go conformance
+	@$(MAKE) build
+	@scripts/conformance.sh $(RUNS)
 
 .PHONY: oracle
 oracle: ## compare the classifier with PostgreSQL's own grammar (compiles C for some minutes the first time)

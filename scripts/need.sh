@@ -7,6 +7,7 @@
 #   need.sh test                what the tests use: PostgreSQL, drivers of other languages, promtool, shellcheck
 #   need.sh bench               what the benchmarks compare with: PgBouncer, Pgpool-II, HAProxy
 #   need.sh oracle              a C compiler, for PostgreSQL's own grammar
+#   need.sh conformance         what PostgreSQL's own suites need: a C compiler, Debian's tools for source packages
 #   need.sh matrix              npm, for servers of other major versions
 #
 # Debian and Ubuntu only, as root or by sudo; elsewhere the missing programs are named. Nothing
@@ -97,6 +98,7 @@ for group in "$@"; do
             ;;
         bench) ensure "${postgres[@]}" pgbouncer=pgbouncer pgpool=pgpool2 haproxy=haproxy ;;
         oracle) ensure gcc=gcc /usr/include/stdlib.h=libc6-dev ;;
+        conformance) ensure "${postgres[@]}" gcc=gcc /usr/include/stdlib.h=libc6-dev dpkg-source=dpkg-dev bzip2=bzip2 ;;
         matrix) ensure node=nodejs npm=npm "${postgres[@]}" ;;
         *) die "need.sh: unknown group $group" ;;
     esac
