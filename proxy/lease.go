@@ -192,6 +192,8 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 func (s *session) rank(conn *pool.Conn) int {
 	l, _ := conn.State.(*lease)
 	switch {
+	case conn.Temporary && s.searchesTemporary():
+		return pool.Unfit
 	case l == nil:
 		return pool.Fit
 	case l.custom != "" && l.custom != s.st.set.custom:
@@ -204,6 +206,13 @@ func (s *session) rank(conn *pool.Conn) int {
 		return pool.Good
 	}
 	return pool.Fit
+}
+
+// searchesTemporary says whether search_path names the schema for temporary objects. What it finds there tells a
+// process that has made its schema from one that has not.
+func (s *session) searchesTemporary() bool {
+	path, _ := s.st.set.get("search_path")
+	return strings.Contains(strings.ToLower(path), "pg_temp")
 }
 
 // giveUp ends a lease that the session may have left state on.
@@ -261,6 +270,7 @@ func (s *session) release() {
 // before another session gets it.
 func (s *session) claims(l *lease) bool {
 	pin := s.st.held()
+	l.conn.Temporary = l.conn.Temporary || s.st.pins[router.PinTemp]
 	switch {
 	case pin != router.PinNone:
 		l.conn.Dirty = true

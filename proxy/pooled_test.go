@@ -189,6 +189,59 @@ func TestPooledCustom(t *testing.T) {
 	equal(t, "each its own", r.p().live()-opened, 1)
 }
 
+// TestPooledCustomRemoved: a library that is loaded may throw custom settings away. They are not made again elsewhere.
+func TestPooledCustomRemoved(t *testing.T) {
+	r := newRig(t, alone, pooled(2))
+	r.p().on("LOAD 'lib'", func(b *backendPG) error {
+		b.say(pgtest.Notice("WARNING", "42602", `invalid configuration parameter name "lib.none", removing it`), pgtest.CommandComplete("LOAD"))
+		return nil
+	})
+	a := r.client()
+	a.query("SET lib.none TO 'x'")
+	a.query("SET other.one TO 'y'")
+	a.query("LOAD 'lib'")
+	first := r.p().last()
+	a.query("DISCARD ALL")
+	r.forgetAll()
+	a.query("INSERT INTO t VALUES (1)")
+	if r.p().last() == first {
+		t.Fatal("the connection is still the same: nothing is shown")
+	}
+	if got := r.p().got(); strings.Contains(got, "none") || !strings.Contains(got, `RESET "other"."one"`) {
+		t.Errorf("settings on the next connection: %s", got)
+	}
+}
+
+// TestPooledTemporarySchema: a process that has had temporary objects keeps the schema for them, so a session that looks
+// for names there gets another one.
+func TestPooledTemporarySchema(t *testing.T) {
+	r := newRig(t, alone, pooled(2))
+	var ranOn *backendPG
+	for _, sql := range []string{"CREATE TEMP TABLE x (a int)", "INSERT INTO t VALUES (1)"} {
+		r.p().on(sql, func(b *backendPG) error {
+			ranOn = b
+			return b.usual(&portalPG{sql: sql})
+		})
+	}
+	a := r.client()
+	a.query("CREATE TEMP TABLE x (a int)")
+	used := ranOn
+	a.query("DISCARD ALL")
+	must(t, a.Close())
+	await(t, "the connection to be given back", func() bool { return r.srv.pool.Stats()[0].Idle == r.p().live() })
+	b := r.client()
+	b.query("SET search_path TO 'pg_temp'")
+	b.query("INSERT INTO t VALUES (1)")
+	equal(t, "fits a session that looks there", ranOn == used, false)
+	b.query("SET search_path TO 'public'")
+	b.query("BEGIN")
+	b.query("INSERT INTO t VALUES (1)")
+	first := ranOn == used
+	c := r.client()
+	c.query("INSERT INTO t VALUES (1)")
+	equal(t, "fits one that does not", first || ranOn == used, true)
+}
+
 // TestPooledDeallocate: DEALLOCATE of a statement that was prepared by the protocol finds it under the client's name, also
 // several times in one batch, and the connection is not wiped for it.
 func TestPooledDeallocate(t *testing.T) {

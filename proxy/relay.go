@@ -264,6 +264,9 @@ func (r *relay) message(typ byte, body []byte) (keep bool, err error) {
 		if r.wrote && localOnly(body) {
 			r.s.cluster.metrics.localOnly.Inc()
 		}
+		if bytes.Contains(body, []byte("C"+codeInvalidName+"\x00")) {
+			r.s.st.removed(body)
+		}
 		return !r.discard && (e == nil || !e.swallow), nil
 	case pgwire.MsgNotificationResponse:
 		return r.s.notified(body)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -282,6 +283,24 @@ func (s *state) resetAll() {
 		return to
 	}
 	s.set, s.effective = keep(s.set), keep(s.effective)
+}
+
+// codeInvalidName is invalid_name.
+const codeInvalidName = "42602"
+
+// removed forgets the custom settings that a node's notice names: a library that was loaded has taken their prefix
+// for itself, and the server has thrown them away, whatever becomes of the transaction.
+func (s *state) removed(notice []byte) {
+	for _, name := range s.effective.names {
+		if !custom(name) || !bytes.Contains(notice, []byte(`"`+name+`"`)) {
+			continue
+		}
+		s.set, s.effective = s.set.without(name), s.effective.without(name)
+		for i := range s.levels {
+			l := &s.levels[i]
+			l.set, l.effective = l.set.without(name), l.effective.without(name)
+		}
+	}
 }
 
 // unlisten forgets one channel, or all for "*".

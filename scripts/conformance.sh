@@ -134,7 +134,8 @@ start_proxy() {
 		pool_mode: $1
 		consistency: $2
 		pool_size: 60
-		# The machine may be busy, and nothing here is about nodes that fail.
+		# The machine may be busy, and nothing here is about nodes that fail or about how long a read takes.
+		freshness_wait: 200ms
 		trust_window: 5s
 		probe: {timeout: 5s, fall: 10}
 	CONF
@@ -143,27 +144,33 @@ start_proxy() {
     for _ in $(seq 300); do
         kill -0 "$proxy" 2> /dev/null || { tail "$work/pgweir.log"; die 'pgweir did not start'; }
         if ready "$address"; then return; fi
-        read -r -t 0.1 _ < <(tail -f /dev/null) || true
+        sleep 0.1
     done
     tail "$work/pgweir.log"
     die 'pgweir did not get ready'
 }
 
-# ready says whether pgweir's /readyz says yes.
-ready() {
-    local status
+# page prints what an address answers to GET of a path, status line and headers included.
+page() (
     exec 3<> "/dev/tcp/${1%:*}/${1#*:}" || return 1
-    printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
-    read -r status <&3 || true
-    exec 3>&-
-    [[ $status == *' 200 '* ]]
-} 2> /dev/null
+    printf 'GET %s HTTP/1.0\r\n\r\n' "$2" >&3
+    cat <&3
+) 2> /dev/null
+
+# ready says whether pgweir's /readyz says yes.
+ready() { [[ $(page "$1" /readyz | head -n 1) == *' 200 '* ]]; }
 
 # reads prints how many statements that begin as a read a node has answered for the suite's users.
 reads() {
     ask "$1" "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements s JOIN pg_roles r ON r.oid = s.userid
         WHERE r.rolname <> 'weir_monitor' AND s.dbid = (SELECT oid FROM pg_database WHERE datname = '$2')
         AND s.query ~* '^[\\s(]*(select|values|table|with)\\M'"
+}
+
+# reasons prints what most statements went to the primary for, as pgweir counts them.
+reasons() {
+    page "127.0.0.1:${ports[4]}" /metrics | sed -n 's/^pgweir_routes_total{.*reason="\([a-z_]*\)",target="primary"} \([0-9]*\)$/\2 \1/p' |
+        sort -rn | head -n 6 | awk '{ printf "%s%s %d", NR > 1 ? ", " : "", $2, $1 }'
 }
 
 # run runs one suite against a port and sets `passed` and `total`: run SUITE DATABASE PORT LOG.
@@ -229,6 +236,7 @@ for kind in "${@:-direct default global isolation-direct isolation}"; do
         one=$(reads "${ports[0]}" "$database") two=$(reads "${ports[1]}" "$database") three=$(reads "${ports[2]}" "$database")
         share=$(awk "BEGIN { printf \"%.1f\", $one + $two + $three ? 100 * ($two + $three) / ($one + $two + $three) : 0 }")
         line+=", standbys answered $share % of $((one + two + three)) SELECTs ($two and $three)"
+        if [ -n "$proxy" ]; then line+="; the primary's by reason: $(reasons)"; fi
         if [ -n "$failed" ]; then line+="; failed: $failed"; fi
         case $what in
             direct | isolation-direct) ;;

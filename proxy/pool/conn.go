@@ -72,6 +72,9 @@ type Conn struct {
 	// Dirty makes Put send DISCARD ALL. The lease's holder sets it when anything of the
 	// session may be left in the connection.
 	Dirty bool
+	// Temporary is for the lease's holders: its server process has made a schema for temporary objects. It stays
+	// after DISCARD ALL, and so does the schema.
+	Temporary bool
 	// State is what the lease's holders know of the connection. The pool only keeps it; DISCARD ALL makes it nil.
 	State any
 
