@@ -170,7 +170,7 @@ reads() {
 # reasons prints what most statements went to the primary for, as pgweir counts them.
 reasons() {
     page "127.0.0.1:${ports[4]}" /metrics | sed -n 's/^pgweir_routes_total{.*reason="\([a-z_]*\)",target="primary"} \([0-9]*\)$/\2 \1/p' |
-        sort -rn | head -n 6 | awk '{ printf "%s%s %d", NR > 1 ? ", " : "", $2, $1 }'
+        sort -rn | head -n 6 | awk '{ printf "%s%s %d", (NR > 1 ? ", " : ""), $2, $1 }'
 }
 
 # run runs one suite against a port and sets `passed` and `total`: run SUITE DATABASE PORT LOG.
