@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -225,21 +226,14 @@ func (s *session) parseLong(c *chunk, it *item, end int) {
 		return
 	case pgwire.MsgParse:
 		b := s.client.Buffered()[it.at+pgwire.HeaderSize : end]
-		for i, ch := range b {
-			if ch == 0 {
-				it.name = b[:i]
-				break
-			}
-		}
+		it.name, _, _ = bytes.Cut(b, []byte{0})
 		it.st = s.define(it.name, nil, s.srv.incomplete)
 	case pgwire.MsgBind:
 		b := s.client.Buffered()[it.at+pgwire.HeaderSize : end]
-		if v, err := pgwire.ParseBind(b); err == nil {
-			it.name, it.portal = v.Statement, v.Portal
-			it.st = s.lookup(c, it.name)
-			if it.st != nil {
-				it.unit = it.st.unit
-			}
+		it.portal, b, _ = bytes.Cut(b, []byte{0})
+		it.name, _, _ = bytes.Cut(b, []byte{0})
+		if it.st = s.lookup(c, it.name); it.st != nil {
+			it.unit = it.st.unit
 		}
 	}
 	s.join(c, s.srv.incomplete)

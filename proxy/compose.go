@@ -145,7 +145,8 @@ func (k *composer) parse(c *chunk, i int) {
 	k.setPlan(node, it.st.version)
 	k.s.sent = append(k.s.sent, definition{name, it.st})
 	k.r.push(expectation{typ: it.typ, st: it.st, name: name, node: node})
-	if name != "" && it.end <= len(k.b) && !describes(c.items[i+1:], it.name) {
+	whole := c.rest == 0 || i+1 < len(c.items)
+	if name != "" && whole && !describes(c.items[i+1:], it.name) {
 		// The shape of its rows must be known before the statement is used on another lease.
 		k.before(it.end)
 		k.out = pgwire.AppendDescribe(k.out, pgwire.KindStatement, node)

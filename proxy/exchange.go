@@ -52,7 +52,9 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	if long {
 		nodeErr = s.duplex(c, l, out)
 	} else {
-		if nodeErr = l.conn.Link.Exchange(out); nodeErr == nil {
+		if r.done() { // a node that skips to the next Sync answers nothing
+			nodeErr = l.conn.Link.Write(out)
+		} else if nodeErr = l.conn.Link.Exchange(out); nodeErr == nil {
 			nodeErr = r.run()
 		}
 		if nodeErr == nil && r.copyIn && r.clientErr == nil {

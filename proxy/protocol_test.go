@@ -1,12 +1,15 @@
 package proxy
 
 import (
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"pgweir/health"
 	"pgweir/internal/pgtest"
+	"pgweir/internal/pgwire"
 	"pgweir/router"
 )
 
@@ -362,6 +365,47 @@ func TestReadOnlyTransaction(t *testing.T) {
 		equal(t, "never ran", r.ran("INSERT INTO t VALUES (1)"), "never")
 		equal(t, "goes on", c.query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
 	})
+}
+
+// TestFlushBehindError: what a client flushes behind an error is not answered, and the Sync after it is.
+func TestFlushBehindError(t *testing.T) {
+	r := newRig(t, alone)
+	c := r.client()
+	unit := func(sql string) []pgtest.Message {
+		return []pgtest.Message{pgtest.Parse("", sql), pgtest.Bind("", ""), pgtest.Execute("", 0)}
+	}
+	c.send(append(unit("SELECT 1/0"), pgtest.Flush())...)
+	c.until(pgwire.MsgErrorResponse)
+	c.send(append(unit("SELECT 3"), pgtest.Flush())...)
+	c.silent()
+	c.send(append(append(append(unit("SELECT 4"), pgtest.Sync()), unit("SELECT 5")...), pgtest.Flush())...)
+	equal(t, "the Sync", c.until(pgwire.MsgReadyForQuery), "Z(I)")
+	equal(t, "what follows", c.until(pgwire.MsgCommandComplete), "1 2 D(primary) C(SELECT 1)")
+	equal(t, "never ran", r.ran("SELECT 4"), "never")
+	c.send(pgtest.Sync())
+	equal(t, "its Sync", c.until(pgwire.MsgReadyForQuery), "Z(I)")
+}
+
+// TestLongStatement: a named statement whose Parse, and whose Bind, is longer than what is looked at at once.
+func TestLongStatement(t *testing.T) {
+	for name, options := range map[string][]rigOption{"session": {alone}, "transaction": {alone, pooled(1)}} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, options...)
+			c := r.client()
+			const n = 30_000
+			values, args, want := make([]string, n), make([]any, n), make([]string, n)
+			for i := range n {
+				values[i], args[i], want[i] = fmt.Sprintf("($%d::text)", i+1), strconv.Itoa(i), fmt.Sprintf("D(primary %d)", i+1)
+			}
+			sql := "values " + strings.Join(values, ", ")
+			equal(t, "prepared", c.run(pgtest.Parse("long", sql), pgtest.DescribeStatement("long"), pgtest.Sync()), "1 t T Z(I)")
+			got := c.run(pgtest.Bind("", "long", args...), pgtest.Execute("", 0), pgtest.Sync())
+			if w := fmt.Sprintf("2 %s C(SELECT %d) Z(I)", strings.Join(want, " "), n); got != w {
+				t.Errorf("executed: %.200s …", got)
+			}
+			equal(t, "prepared alone", c.run(pgtest.Parse("longer", sql), pgtest.Sync()), "1 Z(I)")
+		})
+	}
 }
 
 // TestShape: a statement that was described on one node and would return other rows on the other is refused

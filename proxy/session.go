@@ -73,7 +73,7 @@ type session struct {
 	envOf                  envKey
 	idleTimeout            time.Duration
 	began                  int64 // health.Clock() when the last statement began
-	serializable, readOnly bool // the session's defaults, as environment last found them
+	serializable, readOnly bool  // the session's defaults, as environment last found them
 	watch                  watch
 	decision               router.Decision // the last one that was answered, for SHOW pgweir.last_route
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"pgweir/internal/pgwire"
+	"pgweir/router"
 )
 
 // rowShape is what of a row description a cached plan must not change: names, types and type
@@ -45,6 +46,9 @@ func (s *session) checkShapes(c *chunk, l *lease) (*problem, error) {
 		it := &c.items[i]
 		if it.st == nil || it.st.shape == nil || it.st.parse == nil || len(it.name) == 0 || it.typ == pgwire.MsgParse || it.typ == pgwire.MsgClose {
 			continue
+		}
+		if it.st.unit != nil && it.st.unit.Flags&router.FlagLateRows != 0 {
+			continue // PostgreSQL does not hold it to what Describe said
 		}
 		on := l.named[l.called(it.name, it.st)]
 		if on != nil && on.version == it.st.version && (on.shape == nil || slices.Equal(on.shape, it.st.shape)) {

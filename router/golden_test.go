@@ -150,7 +150,7 @@ func describeEffect(e *Effect) string {
 }
 
 // quietFlags are not written into golden files: the class and the reason say them.
-const quietFlags = FlagMayCommit | FlagReads
+const quietFlags = FlagMayCommit | FlagReads | FlagLateRows
 
 // golden is describe without what is implied, with where an ordinary session's unit goes.
 func golden(u *Unit) string {

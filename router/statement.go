@@ -254,7 +254,7 @@ func (p *parser) declare() {
 func (p *parser) execute() {
 	p.explain = false
 	p.primary(ReasonState, MarkWrite, certain)
-	p.unit.Flags |= FlagNextval
+	p.unit.Flags |= FlagNextval | FlagLateRows
 	p.advance()
 	if p.tok.word() {
 		p.advance()

@@ -257,6 +257,7 @@ func (p *parser) sessionStatement() bool {
 		p.effect(e)
 	case kwFetch, kwMove:
 		p.read()
+		p.flag(FlagLateRows)
 		p.skipStatement()
 	default:
 		return false

@@ -51,6 +51,7 @@ const (
 	// value is a parameter (EffectSetParam). Who knows the parameter's text from Bind may treat
 	// it as class session (or read, with FlagReads), and each effect as EffectSet.
 	FlagSettingParam
+	FlagLateRows // FETCH or EXECUTE: what rows it returns is not settled when it is prepared
 )
 
 // Pin is why a session keeps its connection to the primary.
