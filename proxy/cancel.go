@@ -27,6 +27,7 @@ type keyTable struct {
 		sync.Mutex
 		next     uint32
 		sessions map[uint32]*session
+		consoles map[uint32]*consoleSession
 		backends map[backend]uint32
 	}
 }
@@ -50,29 +51,83 @@ const (
 func newKeyTable(process int) *keyTable {
 	t := &keyTable{process: uint32(process)}
 	t.mu.sessions = make(map[uint32]*session)
+	t.mu.consoles = make(map[uint32]*consoleSession)
 	t.mu.backends = make(map[backend]uint32)
 	return t
 }
 
-// register gives the session its pid and secret.
-func (t *keyTable) register(s *session, long bool) {
+// newSecret is a cancel key's secret; long ones are for clients of protocol 3.2.
+func newSecret(long bool) []byte {
 	n := secretShort
 	if long {
 		n = secretLong
 	}
-	s.secret = make([]byte, n)
-	_, _ = rand.Read(s.secret) // never returns an error
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	secret := make([]byte, n)
+	_, _ = rand.Read(secret) // never returns an error
+	return secret
+}
+
+// free is a pid that nobody has. The lock is held.
+func (t *keyTable) free() uint32 {
 	for {
 		t.mu.next++
 		pid := (processBase+t.process)<<pidBits | t.mu.next&pidMask
-		if pid >= firstPID && t.mu.sessions[pid] == nil {
-			s.pid = pid
-			t.mu.sessions[pid] = s
-			return
+		if pid >= firstPID && t.mu.sessions[pid] == nil && t.mu.consoles[pid] == nil {
+			return pid
 		}
 	}
+}
+
+// register gives the session its pid and secret.
+func (t *keyTable) register(s *session, long bool) {
+	s.secret = newSecret(long)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.pid = t.free()
+	t.mu.sessions[s.pid] = s
+}
+
+// registerConsole gives a client of the console its pid and secret.
+func (t *keyTable) registerConsole(cs *consoleSession, long bool) {
+	cs.secret = newSecret(long)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	cs.pid = t.free()
+	t.mu.consoles[cs.pid] = cs
+}
+
+// unregisterConsole forgets a client of the console.
+func (t *keyTable) unregisterConsole(cs *consoleSession) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.mu.consoles, cs.pid)
+}
+
+// consoles is every client of the console.
+func (t *keyTable) consoles() []*consoleSession {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]*consoleSession, 0, len(t.mu.consoles))
+	for _, cs := range t.mu.consoles {
+		out = append(out, cs)
+	}
+	return out
+}
+
+// console is the client of the console that a pid belongs to, nil when there is none.
+func (t *keyTable) console(pid uint32) *consoleSession {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.consoles[pid]
+}
+
+// findConsole is the client of the console that a cancel key belongs to, nil when it is nobody's.
+func (t *keyTable) findConsole(pid uint32, secret []byte) *consoleSession {
+	cs := t.console(pid)
+	if cs == nil || subtle.ConstantTimeCompare(cs.secret, secret) != 1 {
+		return nil
+	}
+	return cs
 }
 
 // unregister forgets the session.
@@ -110,6 +165,27 @@ func (t *keyTable) virtual(cluster string, node int, pid uint32) uint32 {
 	return v
 }
 
+// session is the session of a pid, nil when there is none.
+func (t *keyTable) session(pid uint32) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.sessions[pid]
+}
+
+// holder is the session that holds a backend or held it last, nil when it has ended.
+func (t *keyTable) holder(cluster string, node int, pid uint32) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.sessions[t.mu.backends[backend{cluster, node, pid}]]
+}
+
+// count is how many sessions and clients of the console there are.
+func (t *keyTable) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.mu.sessions) + len(t.mu.consoles)
+}
+
 // running is every lease on which a statement runs now.
 func (t *keyTable) running() []*lease {
 	t.mu.Lock()
@@ -139,6 +215,10 @@ func (t *keyTable) find(pid uint32, secret []byte) *session {
 func (srv *Server) cancelRequest(ctx context.Context, st *pgwire.Startup) {
 	s := srv.keys.find(st.PID, st.Secret)
 	if s == nil {
+		if cs := srv.keys.findConsole(st.PID, st.Secret); cs != nil {
+			cs.canceled()
+			return
+		}
 		srv.log.Debug("cancel request with an unknown key", "pid", st.PID)
 		return
 	}
@@ -157,6 +237,8 @@ func (srv *Server) cancelRequest(ctx context.Context, st *pgwire.Startup) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.target.CancelTimeout)
 	defer cancel()
+	s.figures.cancels.Add(1)
+	defer s.figures.cancels.Add(-1)
 	if err := l.conn.Cancel(ctx); err != nil {
 		srv.log.Warn("cancel", "cluster", s.cluster.Name, "node", l.node.Name, "error", err)
 	}

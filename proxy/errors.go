@@ -22,23 +22,30 @@ const routine = "pgweir"
 
 // The SQLSTATEs of our own errors (PostgreSQL's Appendix A).
 const (
-	codeUnknownOutcome    = "08007" // transaction_resolution_unknown
-	codeSerialization     = "40001" // serialization_failure
-	codeReadOnly          = "25006" // read_only_sql_transaction
-	codeUndefinedTable    = "42P01" // undefined_table
-	codeUndefinedFunction = "42883" // undefined_function
-	codeAborted           = "25P02" // in_failed_sql_transaction
-	codeCanceled          = "57014" // query_canceled
-	codeAdminShutdown     = "57P01" // admin_shutdown
-	codeCannotConnect     = "57P03" // cannot_connect_now
-	codeIdleSession       = "57P05" // idle_session_timeout
-	codeTooMany           = "53300" // too_many_connections
-	codeNoDatabase        = "3D000" // invalid_catalog_name
-	codeInvalidValue      = "22023" // invalid_parameter_value
-	codeUndefinedObject   = "42704" // undefined_object
-	codeNotSupported      = "0A000" // feature_not_supported
-	codeAuthFailed        = "28000" // invalid_authorization_specification
-	codeConnFailure       = "08006" // connection_failure
+	codeUnknownOutcome     = "08007" // transaction_resolution_unknown
+	codeSerialization      = "40001" // serialization_failure
+	codeReadOnly           = "25006" // read_only_sql_transaction
+	codeUndefinedTable     = "42P01" // undefined_table
+	codeUndefinedFunction  = "42883" // undefined_function
+	codeAborted            = "25P02" // in_failed_sql_transaction
+	codeCanceled           = "57014" // query_canceled
+	codeAdminShutdown      = "57P01" // admin_shutdown
+	codeCannotConnect      = "57P03" // cannot_connect_now
+	codeIdleSession        = "57P05" // idle_session_timeout
+	codeTooMany            = "53300" // too_many_connections
+	codeNoDatabase         = "3D000" // invalid_catalog_name
+	codeInvalidValue       = "22023" // invalid_parameter_value
+	codeUndefinedObject    = "42704" // undefined_object
+	codeNotSupported       = "0A000" // feature_not_supported
+	codeAuthFailed         = "28000" // invalid_authorization_specification
+	codeConnFailure        = "08006" // connection_failure
+	codeNotReady           = "55000" // object_not_in_prerequisite_state
+	codeForbidden          = "42501" // insufficient_privilege
+	codeSyntax             = "42601" // syntax_error
+	codeNoStatement        = "26000" // invalid_sql_statement_name
+	codeDuplicateStatement = "42P05" // duplicate_prepared_statement
+	codeNoPortal           = "34000" // invalid_cursor_name
+	codeInternal           = "XX000" // internal_error
 )
 
 // problem is what a client is told in the place of an answer.

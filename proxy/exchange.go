@@ -38,6 +38,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	r.hold = r.net && u != nil && u.Flags&router.FlagCatalog != 0
 	l.node.Live.Outstanding.Add(1)
 	l.begin(s)
+	s.figures.request.Store(began)
 	try.number++
 
 	if s.own.explain && c.executes && s.batch == nil {
@@ -231,6 +232,9 @@ func rollsBack(u *router.Unit) bool {
 
 // lost tells everybody who must know that a lease ended unasked.
 func (s *session) lost(l *lease, cause error) {
+	if s.ctx.Err() != nil {
+		return // the session was ended by us, and its lease with it: that says nothing about the node
+	}
 	s.cluster.Monitor.VoidNode(l.node.ID)
 	s.cluster.Monitor.Report(l.node.ID, health.EvidenceBroken)
 	s.srv.log.Debug("lease lost", "cluster", s.cluster.Name, "node", l.node.Name, "error", cause)
@@ -273,6 +277,7 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	s.settleSync()
 	l.conn.Link.Rest()
 	l.used = s.cluster.observe(c, l, s.decision, began, sentAt)
+	s.count(c, sentAt, l.used)
 }
 
 // leaves records what a unit may have left on the lease beside what is tracked.
@@ -387,6 +392,7 @@ func (s *session) txDied() {
 	}
 	s.st.levels = nil
 	s.txLease, s.batch, s.txWrote, s.txOnly = nil, nil, false, false
+	s.figures.txBegan, s.figures.ran = 0, false
 	s.deferred = deferral{}
 	s.dead, s.deadTold = true, false
 	s.st.tx = txFailed

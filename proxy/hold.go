@@ -21,7 +21,11 @@ func (s *session) hold(try *attempt) *problem {
 	s.cluster.metrics.held.Inc()
 	defer s.cluster.metrics.held.Dec()
 	began := time.Now()
-	defer func() { try.held += time.Since(began) }()
+	waits := s.figures.waits()
+	defer func() {
+		try.held += time.Since(began)
+		s.figures.served(waits)
+	}()
 	timer := time.NewTimer(time.Duration(try.holdEnd - now))
 	defer timer.Stop()
 	for {

@@ -163,6 +163,9 @@ func (s *session) stale(l *lease) bool {
 
 // open takes a connection to node out of the pool.
 func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
+	if err := s.pass(ctx); err != nil {
+		return nil, err
+	}
 	fence := s.cluster.Monitor.Fence()
 	spec := pool.Spec{
 		Key: pool.Key{
@@ -175,6 +178,7 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 	if conn == nil {
 		var err error
 		if conn, err = s.waitFor(ctx, &spec); err != nil {
+			s.letGo()
 			return nil, err
 		}
 	}
@@ -313,6 +317,7 @@ func (s *session) detach(l *lease) {
 	if s.batch == l {
 		s.batch = nil
 	}
+	s.letGo()
 }
 
 // atHand is a lease that the session holds already, the last used first; nil when it has none.

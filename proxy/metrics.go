@@ -186,6 +186,7 @@ func (s *session) showPin(p router.Pin) {
 		pinned.WithLabelValues(s.cluster.Name, p.String()).Inc()
 	}
 	s.pinShown = p
+	s.figures.shows(p)
 }
 
 // login counts a login.

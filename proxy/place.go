@@ -416,6 +416,10 @@ func (s *session) notConnected(d router.Decision, err error, try *attempt) *prob
 	if s.ctx.Err() != nil {
 		return s.ended()
 	}
+	var shut *shutError
+	if errors.As(err, &shut) {
+		return shut.problem
+	}
 	report, unreachable := connectFailure(err)
 	if p := problemWait(err); p != nil {
 		return p

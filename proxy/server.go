@@ -39,8 +39,10 @@ type Config struct {
 	Process    int
 	Classifier *router.Classifier
 	Pool       *pool.Pool
-	Metrics    *Metrics
-	Log        *slog.Logger
+	// Console is nil where there is none.
+	Console *Console
+	Metrics *Metrics
+	Log     *slog.Logger
 }
 
 // DefaultConfig is every value that has a default.
@@ -169,6 +171,7 @@ type Server struct {
 	classifier *router.Classifier
 	metrics    *Metrics
 	keys       *keyTable
+	doors      *doors
 	statements *statementTable
 	sequences  sequenceUsers
 	bases      bases
@@ -176,6 +179,9 @@ type Server struct {
 	clock      *clock
 	seed       *auth.Seed
 	clients    atomic.Int64
+	consoles   atomic.Int64 // clients of the console, those about to log in too
+	lingers    atomic.Bool
+	left       chan struct{} // a client left; buffered for one
 
 	// Units of what cannot be looked at: a message that is not there as a whole, a FunctionCall,
 	// and a read without any peculiarity.
@@ -198,7 +204,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv := &Server{
 		cfg: cfg, log: cfg.Log, pool: cfg.Pool, classifier: cfg.Classifier, metrics: cfg.Metrics,
-		keys: newKeyTable(cfg.Process), statements: newStatementTable(), holds: newHolds(cfg.HoldMax), clock: newClock(), seed: auth.NewSeed(),
+		keys: newKeyTable(cfg.Process), doors: newDoors(), left: make(chan struct{}, 1), statements: newStatementTable(), holds: newHolds(cfg.HoldMax), clock: newClock(), seed: auth.NewSeed(),
 		incomplete: &router.Unit{
 			Class: router.ClassPrimary, Reason: router.ReasonIncomplete, Mark: router.MarkWrite,
 			Flags: router.FlagMayCommit, Statements: 1,
@@ -227,6 +233,7 @@ func (srv *Server) Serve(ctx context.Context, grace time.Duration, listeners ...
 	for _, l := range listeners {
 		_ = l.Close()
 	}
+	srv.awaitClients()
 	srv.drain()
 	done := make(chan struct{})
 	wg.Go(func() { conns.Wait(); close(done) })
@@ -323,8 +330,14 @@ func (srv *Server) admit(ctx context.Context, cancel context.CancelCauseFunc, li
 		srv.cancelRequest(ctx, &st)
 		return nil, errTerminate
 	}
+	if err := a.mayEnter(&st); err != nil {
+		return nil, err
+	}
+	if a.forConsole(&st) {
+		return nil, a.console(&st) // to its end
+	}
 	if n := srv.clients.Add(1); srv.cfg.MaxClients > 0 && n > int64(srv.cfg.MaxClients) {
-		srv.clients.Add(-1)
+		srv.uncount()
 		return nil, &loginProblem{&problem{
 			code: codeTooMany, message: "sorry, too many clients already",
 			detail: fmt.Sprintf("pgweir takes %d (max_client_conn).", srv.cfg.MaxClients),
@@ -332,7 +345,7 @@ func (srv *Server) admit(ctx context.Context, cancel context.CancelCauseFunc, li
 	}
 	s, err := a.login(st)
 	if err != nil && s == nil {
-		srv.clients.Add(-1)
+		srv.uncount()
 		return nil, err
 	}
 	if err == nil {
@@ -351,7 +364,7 @@ func (srv *Server) done(link *pgwire.Link, s *session, reason error) {
 		reason = cause
 	}
 	if s != nil {
-		srv.clients.Add(-1)
+		srv.uncount()
 	}
 	if out := farewell(reason); out != nil {
 		_ = link.SetWriteDeadline(time.Now().Add(goodbye))
@@ -408,6 +421,26 @@ func (srv *Server) isDraining() bool {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	return srv.mu.draining
+}
+
+// Linger makes Serve wait for all clients to leave before it ends those that are left: it is for the moment before its
+// context ends. Cut ends the wait.
+func (srv *Server) Linger() { srv.lingers.Store(true) }
+
+// uncount takes a client out of the number of those that are in or about to be.
+func (srv *Server) uncount() {
+	srv.clients.Add(-1)
+	select {
+	case srv.left <- struct{}{}:
+	default:
+	}
+}
+
+// awaitClients waits for the last client to leave, if that is what was asked for.
+func (srv *Server) awaitClients() {
+	for srv.lingers.Load() && srv.clients.Load() > 0 && !srv.isDraining() {
+		<-srv.left
+	}
 }
 
 // drain wakes every session that waits for its client: one that is between transactions ends.

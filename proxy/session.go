@@ -79,6 +79,8 @@ type session struct {
 
 	canceled chan struct{}         // a cancel that came while no statement ran on a node
 	running  atomic.Pointer[lease] // the lease on which a statement runs now; the cancel table reads it
+	door     *door
+	figures  figures
 }
 
 // deferral is a BEGIN that was answered and not yet sent.

@@ -182,18 +182,16 @@ func (a *arrival) handshake(c net.Conn, conf *tls.Config) error {
 // the connection.
 func (a *arrival) login(st pgwire.Startup) (*session, error) {
 	srv := a.srv
-	if srv.tlsRequired(a.listener) && !a.secure {
-		return nil, &loginProblem{&problem{
-			code: codeAuthFailed, message: fmt.Sprintf("no pg_hba.conf entry for host %q, user %q, database %q, no encryption", a.host(), st.User, st.Database),
-			detail: "This listener takes TLS connections only.",
-		}}
-	}
 	target, err := srv.cfg.Resolve(a.listener, st.Database, st.User)
 	if err != nil {
 		// Who may not log in learns nothing of which databases there are: the password comes first,
 		// and target.Cluster is one that knows users.
 	}
-	keys, aerr := a.authenticate(&st, target.Cluster)
+	var users auth.Source = auth.Chain(nil)
+	if target.Cluster != nil {
+		users = target.Cluster.Auth
+	}
+	keys, aerr := a.authenticate(&st, users, target.Cluster)
 	if aerr != nil {
 		return nil, aerr
 	}
@@ -223,19 +221,32 @@ func (a *arrival) host() string {
 	return h
 }
 
-// authenticate proves who the client is. Its parameters were fixed by its one StartupMessage.
-func (a *arrival) authenticate(st *pgwire.Startup, cluster *Cluster) (auth.Keys, error) {
+// mayEnter refuses a client in the clear where the listener takes TLS only.
+func (a *arrival) mayEnter(st *pgwire.Startup) error {
+	if !a.srv.tlsRequired(a.listener) || a.secure {
+		return nil
+	}
+	return &loginProblem{&problem{
+		code: codeAuthFailed, message: fmt.Sprintf("no pg_hba.conf entry for host %q, user %q, database %q, no encryption", a.host(), st.User, st.Database),
+		detail: "This listener takes TLS connections only.",
+	}}
+}
+
+// forConsole says whether a client asks for the console.
+func (a *arrival) forConsole(st *pgwire.Startup) bool {
+	c := a.srv.cfg.Console
+	return c != nil && c.Serves(st.Database)
+}
+
+// authenticate proves who the client is to those who know its users; what is known may change with the
+// cluster, nil for none. Its parameters were fixed by its one StartupMessage.
+func (a *arrival) authenticate(st *pgwire.Startup, source auth.Source, cluster *Cluster) (auth.Keys, error) {
 	srv := a.srv
 	if version, unknown, needed := st.Negotiate(pgwire.Version32); needed {
 		if err := a.link.Write(pgwire.AppendNegotiate(nil, version, unknown)); err != nil {
 			return auth.Keys{}, err
 		}
 		st.Version = version
-	}
-	var secret auth.Secret
-	var source auth.Source = auth.Chain(nil)
-	if cluster != nil {
-		source = cluster.Auth
 	}
 	secret, err := a.lookup(source, st.User, cluster)
 	if err != nil && !errors.Is(err, auth.ErrNoUser) {
@@ -328,6 +339,10 @@ func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, key
 	}
 	s.offloaded = offloaded(target.Offload, a.host(), st.User)
 	srv.keys.register(s, st.Version >= pgwire.Version32)
+	if err := srv.doors.enter(s); err != nil {
+		srv.keys.unregister(s)
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -552,5 +567,6 @@ func (s *session) close() {
 		s.syncOn()
 	}
 	s.srv.keys.unregister(s)
+	s.srv.doors.leave(s)
 	s.cancel(nil)
 }

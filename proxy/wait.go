@@ -25,6 +25,8 @@ func (s *session) waitFor(ctx context.Context, spec *pool.Spec) (*pool.Conn, err
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.watchWait(ctx, cancel) })
+	began := s.figures.waits()
+	defer s.figures.served(began)
 	conn, err := s.srv.pool.Get(ctx, *spec)
 	cancel(nil)
 	wg.Wait()

@@ -94,7 +94,8 @@ for group in "$@"; do
             ensure "${postgres[@]}" gcc=gcc /usr/include/stdlib.h=libc6-dev node=nodejs npm=npm \
                 /usr/lib/python3/dist-packages/psycopg=python3-psycopg java=default-jre-headless \
                 javac=default-jdk-headless /usr/share/java/postgresql.jar=libpostgresql-jdbc-java \
-                ruby=ruby /usr/share/doc/ruby-pg=ruby-pg promtool=prometheus shellcheck=shellcheck openssl=openssl
+                ruby=ruby /usr/share/doc/ruby-pg=ruby-pg promtool=prometheus shellcheck=shellcheck openssl=openssl \
+                prometheus-pgbouncer-exporter=prometheus-pgbouncer-exporter
             ;;
         bench) ensure "${postgres[@]}" pgbouncer=pgbouncer pgpool=pgpool2 haproxy=haproxy ;;
         oracle) ensure gcc=gcc /usr/include/stdlib.h=libc6-dev ;;

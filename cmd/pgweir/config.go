@@ -15,10 +15,11 @@ import (
 // Config is a complete, checked configuration. It is immutable after LoadConfig: a reload
 // makes a new one.
 type Config struct {
-	Listen []Listener
-	Admin  Admin
-	Auth   Auth
-	TLS    ClientTLS // of listeners that have none of their own
+	Listen  []Listener
+	Admin   Admin
+	Console Console
+	Auth    Auth
+	TLS     ClientTLS // of listeners that have none of their own
 
 	// Tuning and Overrides at the top are what clusters, databases and users start from.
 	// Every pointer of these Overrides is set, but for FreshnessWait, whose default depends
@@ -54,9 +55,15 @@ type Listener struct {
 	Overrides // only Route, PoolMode, Consistency and ReadFrom are ever set
 }
 
-// Admin is the address that answers HTTP.
+// Admin is the address that answers HTTP, and who may use the console.
 type Admin struct {
-	Listen string // "": no HTTP
+	Listen string            // "": no HTTP
+	Users  map[string]string // admin or stats, by name; empty: the monitors' users are admins
+}
+
+// Console is the database that answers administrators.
+type Console struct {
+	Database string // beside pgbouncer
 }
 
 // Auth says where the secrets of clients come from; the users of the configuration come first.
@@ -348,10 +355,11 @@ func (c *Config) Cluster(name string) *Cluster {
 // DefaultConfig is what holds where nothing is said. It has no nodes and so does not validate.
 func DefaultConfig() *Config {
 	return &Config{
-		Listen: []Listener{{Addr: "127.0.0.1:6432"}},
-		Admin:  Admin{Listen: "127.0.0.1:9187"},
-		Auth:   Auth{Query: "default"},
-		TLS:    ClientTLS{Mode: "default"},
+		Listen:  []Listener{{Addr: "127.0.0.1:6432"}},
+		Admin:   Admin{Listen: "127.0.0.1:9187"},
+		Console: Console{Database: "pgweir"},
+		Auth:    Auth{Query: "default"},
+		TLS:     ClientTLS{Mode: "default"},
 		Tuning: Tuning{
 			Monitor:     Monitor{User: "pgweir", Database: "postgres", PasswordTTL: 10 * time.Minute},
 			ServerTLS:   ServerTLS{Mode: "prefer"},

@@ -326,3 +326,24 @@ func (v userDatabases) show(at string, emit emitter) {
 		overrides(v.u.Databases[name]).show(joinPath(at, name), emit)
 	}
 }
+
+// adminUsers is the map of those who may use the console.
+type adminUsers struct{ p *Admin }
+
+func (v adminUsers) decode(d *decoder, n *yaml.Node, at string) {
+	v.p.Users = map[string]string{}
+	d.each(n, at, func(key, val *yaml.Node, at string) {
+		if key.Value == "" {
+			d.fail(key, at, "a user needs a name")
+		}
+		role := ""
+		choice(&role, words("admin", "stats")...).decode(d, val, at)
+		v.p.Users[key.Value] = role
+	})
+}
+
+func (v adminUsers) show(at string, emit emitter) {
+	for _, name := range slices.Sorted(maps.Keys(v.p.Users)) {
+		emit(joinPath(at, name), v.p.Users[name], false)
+	}
+}

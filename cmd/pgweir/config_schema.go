@@ -15,6 +15,9 @@ import (
 func schema(c *Config, dir string) section {
 	s := section{
 		{"admin", "the address for metrics, health and the status page", adminValue{&c.Admin}},
+		{"console", "the SQL console", section{
+			{"database", "the name of its database, beside pgbouncer", text(&c.Console.Database)},
+		}},
 		{"auth", "where the secrets of clients come from", section{
 			{"query", "default (pgweir.user_lookup), off, or a query with $1 for the user's name", text(&c.Auth.Query)},
 			{"file", "a userlist.txt", path{&c.Auth.File, dir}},
@@ -183,7 +186,10 @@ func clientTLS(t *ClientTLS, dir string) section {
 type adminValue struct{ p *Admin }
 
 func (v adminValue) fields() section {
-	return section{{"listen", "host:port, or off", addr(&v.p.Listen, true)}}
+	return section{
+		{"listen", "host:port, or off", addr(&v.p.Listen, true)},
+		{"users", "who may use the console, by name: admin, or stats for looking only; default: the monitors' users are admins", adminUsers(v)},
+	}
 }
 
 func (v adminValue) decode(d *decoder, n *yaml.Node, at string) {

@@ -261,8 +261,11 @@ func validateDatabases(d *decoder, c *Config) {
 		case !slices.Contains(names, db.Cluster):
 			d.failAt(at+".cluster", "there is no cluster %q%s", db.Cluster, didYouMean(db.Cluster, names))
 		}
-		if strings.EqualFold(name, "pgweir") || strings.EqualFold(name, "pgbouncer") {
-			d.warnings = append(d.warnings, at+": later versions keep this name for their SQL console")
+		switch name {
+		case c.Console.Database:
+			d.failAt(at, "is the name of the console; console.database gives that another one")
+		case pgbouncerName:
+			d.warnings = append(d.warnings, at+": takes this name from the console, which is reached as "+c.Console.Database+" only")
 		}
 	}
 }

@@ -59,8 +59,6 @@ func editDistance(a, b string) int {
 func notYet(path string) string {
 	last := path[strings.LastIndexByte(path, '.')+1:]
 	switch {
-	case path == "admin.users", path == "console":
-		return "the SQL console is not available in this version"
 	case last == "promotion.quorum", last == "hooks", last == "topology", last == "switchover",
 		last == "resolve_commits", last == "freshness_window", path == "failover.lost_writes",
 		path == "failover.replay", path == "routes":

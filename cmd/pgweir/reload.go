@@ -74,7 +74,7 @@ func mask(s string) string {
 // Everything else changes at a reload.
 var restartKeys = []*regexp.Regexp{
 	regexp.MustCompile(`^listen\[\d+\]\.addr$`),
-	regexp.MustCompile(`^(admin|auth|state_dir|log|zone|failover|client_login_timeout|max_client_conn|drain_timeout)(\.|$)`),
+	regexp.MustCompile(`^(admin\.listen|console|auth|state_dir|log|zone|failover|client_login_timeout|max_client_conn|drain_timeout)(\.|$)`),
 	regexp.MustCompile(`^hold\.max$`),
 	regexp.MustCompile(`^clusters\.("[^"]*"|[^.]+)\.(nodes|discover|monitor|server_tls|trust_window|probe|sampling|max_lag|primary|startup|discovery|routing)(\.|\[|$)`),
 }
@@ -97,7 +97,8 @@ type Reloaded struct {
 // and with it the databases that name it.
 func Reload(running, next *Config) Reloaded {
 	merged := *next
-	merged.Admin, merged.Auth, merged.StateDir, merged.Log, merged.Zone = running.Admin, running.Auth, running.StateDir, running.Log, running.Zone
+	merged.Auth, merged.StateDir, merged.Log, merged.Zone = running.Auth, running.StateDir, running.Log, running.Zone
+	merged.Admin.Listen, merged.Console = running.Admin.Listen, running.Console
 	merged.UnknownSQLState, merged.ClientLoginTimeout = running.UnknownSQLState, running.ClientLoginTimeout
 	merged.MaxClientConn, merged.DrainTimeout, merged.Hold.Max = running.MaxClientConn, running.DrainTimeout, running.Hold.Max
 	merged.Listen = keepListeners(running.Listen, next.Listen)

@@ -23,6 +23,7 @@ import (
 
 	"pgweir/health"
 	"pgweir/internal/admin"
+	"pgweir/internal/console"
 	"pgweir/proxy"
 	"pgweir/proxy/pool"
 	"pgweir/router"
@@ -94,6 +95,8 @@ type server struct {
 	reloads  *prometheus.CounterVec
 	pool     *pool.Pool
 	proxy    *proxy.Server
+	console  *console.Console
+	levers   chan lever // from the console to obey
 	admin    *admin.Server
 	ready    atomic.Bool
 	addrs    atomic.Pointer[[]net.Addr] // where it listens, once it does
@@ -107,7 +110,7 @@ type listenerTLS struct {
 
 // newServer wires everything and connects to nothing.
 func newServer(cfg *Config, log *slog.Logger) (*server, error) {
-	s := &server{log: log, started: time.Now(), registry: prometheus.NewRegistry()}
+	s := &server{log: log, started: time.Now(), registry: prometheus.NewRegistry(), levers: make(chan lever)}
 	s.config.Store(cfg)
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildMetric())
 	s.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -119,10 +122,13 @@ func newServer(cfg *Config, log *slog.Logger) (*server, error) {
 	if err := s.loadTLS(cfg); err != nil {
 		return nil, err
 	}
+	var err error
+	if s.console, err = s.newConsole(); err != nil {
+		return nil, err
+	}
 	if err := s.buildProxy(cfg); err != nil {
 		return nil, err
 	}
-	var err error
 	s.admin, err = admin.New(admin.Config{
 		Source: &shown{s}, Gatherer: s.registry, Build: buildInfo().String(), Started: s.started, Log: log,
 	})
@@ -187,6 +193,7 @@ func (s *server) buildProxy(cfg *Config) error {
 	}
 	conf.LoginTimeout, conf.MaxClients, conf.HoldMax = cfg.ClientLoginTimeout, cfg.MaxClientConn, cfg.Hold.Max
 	conf.UnknownSQLState, conf.Classifier, conf.Pool, conf.Metrics, conf.Log = cfg.UnknownSQLState, router.New(router.DefaultConfig()), s.pool, metrics, s.log
+	conf.Console = s.consoleOf()
 	s.proxy, err = proxy.New(conf)
 	return err
 }
@@ -249,6 +256,7 @@ func (s *server) run(ctx context.Context) error {
 		s.log.Info("admin listens", "address", l.Addr())
 	}
 	wg.Go(func() { _ = s.pool.Run(parts) })
+	wg.Go(func() { _ = s.console.Run(parts) })
 	for _, m := range s.clusters {
 		m.run(parts, &wg, s.pool)
 	}
@@ -306,18 +314,42 @@ func closeAll(all []net.Listener) {
 // errStopped is the cause with which serve ends by a signal.
 var errStopped = errors.New("stopped by a signal")
 
-// obey carries out signals until ctx ends: HUP reloads, TERM and INT let clients finish their
-// transactions, a second one or QUIT ends at once.
+// lever is what the console has the process do.
+type lever struct {
+	order console.Order // RELOAD or SHUTDOWN
+	done  chan<- error  // buffered
+}
+
+// obey carries out signals and what comes from the console until ctx ends: HUP reloads, TERM and INT let clients finish
+// their transactions, a second one or QUIT ends at once.
 func (s *server) obey(ctx context.Context, signals <-chan os.Signal, source *Source, stop context.CancelCauseFunc) {
 	stopping := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case l := <-s.levers:
+			switch {
+			case l.order.Verb == console.Reload:
+				l.done <- s.reload(source)
+				continue
+			case l.order.Wait == console.WaitNobody:
+				l.done <- nil
+				stop(errStopped)
+				s.proxy.Cut()
+			case l.order.Wait == console.WaitClients:
+				s.proxy.Linger()
+				l.done <- nil
+				stop(errStopped)
+			default:
+				l.done <- nil
+				stop(errStopped)
+			}
+			stopping = true
 		case sig := <-signals:
 			switch {
 			case sig == syscall.SIGHUP:
-				s.reload(source)
+				_ = s.reload(source) // it says itself what went wrong
 			case sig == syscall.SIGQUIT || stopping:
 				stop(errStopped)
 				s.proxy.Cut()
@@ -330,19 +362,19 @@ func (s *server) obey(ctx context.Context, signals <-chan os.Signal, source *Sou
 	}
 }
 
-// reload reads the configuration again; with an error the running one stays.
-func (s *server) reload(source *Source) {
+// reload reads the configuration again; with an error the running one stays. Everything is logged.
+func (s *server) reload(source *Source) error {
 	next, err := source.Load()
 	if err != nil {
 		s.reloads.WithLabelValues("error").Inc()
 		s.log.Error("the configuration was not reloaded; the running one stays", "error", err)
-		return
+		return err
 	}
 	r := Reload(s.config.Load(), next)
 	if err := s.loadTLS(r.Config); err != nil {
 		s.reloads.WithLabelValues("error").Inc()
 		s.log.Error("the configuration was not reloaded; the running one stays", "error", err)
-		return
+		return err
 	}
 	s.config.Store(r.Config)
 	s.pool.Refresh()
@@ -353,4 +385,5 @@ func (s *server) reload(source *Source) {
 	for _, c := range r.Waiting {
 		s.log.Warn("configuration change waits for a restart", "change", c.String())
 	}
+	return nil
 }

@@ -40,6 +40,7 @@ type proxyConfig struct {
 	Clusters map[string]*localpg.Cluster // nil: one cluster main
 	Extra    string                      // more lines of YAML at the top level
 	Users    map[string]string           // more users with passwords
+	Console  map[string]string           // admin.users
 	NoAuth   bool                        // do not install setup-sql's function
 	MayFail  bool                        // the process may end by itself
 
@@ -113,7 +114,14 @@ func setupRole(t testing.TB, bin string, c *localpg.Cluster) {
 // yaml is the configuration file.
 func (p *Proxy) yaml(cfg proxyConfig) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen: [%q, {addr: %q, route: standby}]\nadmin: {listen: %q}\nlog: {level: debug}\nusers:\n", p.Addr, p.Standby, p.Admin)
+	fmt.Fprintf(&b, "listen: [%q, {addr: %q, route: standby}]\nadmin:\n  listen: %q\n", p.Addr, p.Standby, p.Admin)
+	if len(cfg.Console) > 0 {
+		b.WriteString("  users:\n")
+		for name, role := range cfg.Console {
+			fmt.Fprintf(&b, "    %s: %s\n", name, role)
+		}
+	}
+	b.WriteString("log: {level: debug}\nusers:\n")
 	fmt.Fprintf(&b, "  %s: {password: %q}\n", superUser, superPassword)
 	for name, password := range cfg.Users {
 		fmt.Fprintf(&b, "  %s: {password: %q}\n", name, password)

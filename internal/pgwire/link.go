@@ -58,6 +58,8 @@ type Link struct {
 	large *[largeBuffer]byte
 	idle  *[idleBuffer]byte // only without the raw engine
 
+	read, written uint64 // bytes since the Link was made; the reader's and the writer's
+
 	// State of the poller callbacks, which are bound once so that no call allocates.
 	onRead  func(fd uintptr) bool
 	onWrite func(fd uintptr) bool
@@ -102,6 +104,12 @@ func (l *Link) StartTLS(c net.Conn) {
 // Buffered returns the bytes that were read and not yet discarded. The slice is valid until the
 // next Fill, Exchange, ReadMessage or Discard.
 func (l *Link) Buffered() []byte { return l.buf[l.r:l.w] }
+
+// Received is how many bytes Fill has read since the Link was made. It belongs to the reader.
+func (l *Link) Received() uint64 { return l.read }
+
+// Written is how many bytes were given to Write. It belongs to the writer.
+func (l *Link) Written() uint64 { return l.written }
 
 // Discard drops the first n buffered bytes.
 func (l *Link) Discard(n int) {
@@ -184,6 +192,7 @@ func (l *Link) readReady(fd uintptr) bool {
 	case errno == 0 && n > 0:
 		l.grow = n == len(l.buf)-l.w
 		l.w += n
+		l.read += uint64(n)
 		return true
 	case errno == 0:
 		l.readErr = io.EOF
@@ -208,6 +217,7 @@ func (l *Link) fillConn() error {
 		if n > 0 {
 			l.room()
 			l.w = copy(l.buf, l.idle[:n])
+			l.read += uint64(n)
 			return nil
 		}
 		return noProgress(err)
@@ -217,6 +227,7 @@ func (l *Link) fillConn() error {
 	if n > 0 {
 		l.grow = n == len(l.buf)-l.w
 		l.w += n
+		l.read += uint64(n)
 		return nil
 	}
 	return noProgress(err)
@@ -344,6 +355,7 @@ func (l *Link) ReadMessage(maxBody int) (byte, []byte, error) {
 
 // Write sends p whole, or returns an error after which nothing more can be sent.
 func (l *Link) Write(p []byte) error {
+	l.written += uint64(len(p))
 	if l.raw == nil {
 		_, err := l.conn.Write(p)
 		return err
