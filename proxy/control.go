@@ -130,6 +130,16 @@ func (srv *Server) Resume(name string) error {
 	return nil
 }
 
+// Paused says whether clients that ask for a name are held.
+func (srv *Server) Paused(name string) bool {
+	srv.doors.mu.Lock()
+	defer srv.doors.mu.Unlock()
+	if at := srv.doors.mu.byName[name]; at != nil {
+		return at.shut.Load()
+	}
+	return srv.doors.mu.shut
+}
+
 // AllPaused says whether everything is paused, and what comes too.
 func (srv *Server) AllPaused() bool {
 	srv.doors.mu.Lock()

@@ -362,8 +362,10 @@ func (k *consoleControl) carry(ctx context.Context, o console.Order) error {
 	switch o.Verb {
 	case console.Pause:
 		err = k.s.proxy.Pause(waiting, of)
+		k.s.still(of, err)
 	case console.Resume:
 		err = k.s.proxy.Resume(of.Name)
+		k.s.pool.Refresh()
 	case console.Disable:
 		err = k.s.proxy.Disable(of, true)
 	case console.Enable:
@@ -372,10 +374,19 @@ func (k *consoleControl) carry(ctx context.Context, o console.Order) error {
 		k.s.proxy.Reconnect(of)
 	case console.Kill:
 		err = k.s.proxy.Kill(waiting, of)
+		k.s.still(of, err)
 	default:
 		panic("BUG: an order that nobody carries out: " + string(o.Verb))
 	}
 	return k.explain(o, err)
+}
+
+// still has the pools take note of a pause, and closes what they have opened meanwhile.
+func (s *server) still(of proxy.Names, err error) {
+	s.pool.Refresh()
+	if err == nil {
+		s.proxy.Reconnect(of)
+	}
 }
 
 // bound is a context that ends when transactions have been waited for long enough.

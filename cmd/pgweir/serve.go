@@ -169,7 +169,7 @@ func (s *server) buildProxy(cfg *Config) error {
 		return err
 	}
 	pc := pool.DefaultConfig()
-	pc.Limits = func(cluster, entry, user string) pool.Limits { return s.config.Load().PoolLimits(cluster, entry, user) }
+	pc.Limits = s.limits
 	if s.pool, err = pool.New(pc, poolMetrics); err != nil {
 		return err
 	}
@@ -196,6 +196,15 @@ func (s *server) buildProxy(cfg *Config) error {
 	conf.Console = s.consoleOf()
 	s.proxy, err = proxy.New(conf)
 	return err
+}
+
+// limits is pool.Config.Limits: nothing is kept open for a database that is paused.
+func (s *server) limits(cluster, entry, user string) pool.Limits {
+	l := s.config.Load().PoolLimits(cluster, entry, user)
+	if l.Min > 0 && s.proxy.Paused(entry) {
+		l.Min = 0
+	}
+	return l
 }
 
 // resolve is proxy.Config.Resolve.
