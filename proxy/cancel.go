@@ -130,6 +130,21 @@ func (t *keyTable) findConsole(pid uint32, secret []byte) *consoleSession {
 	return cs
 }
 
+// rename gives the session the process id of a lease in place of its virtual one, unless a session of another node
+// has the same.
+func (t *keyTable) rename(s *session, l *lease) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pid := l.conn.PID
+	if t.mu.sessions[pid] != nil {
+		return
+	}
+	delete(t.mu.sessions, s.pid)
+	s.pid = pid
+	t.mu.sessions[pid] = s
+	t.mu.backends[backend{s.cluster.Name, l.node.ID, pid}] = pid
+}
+
 // unregister forgets the session.
 func (t *keyTable) unregister(s *session) {
 	t.mu.Lock()

@@ -149,6 +149,51 @@ func TestCancel(t *testing.T) {
 	})
 }
 
+// TestRealPID: with backend_pid: real a client is told its process on the primary, has that and no other, and can cancel
+// by it; who comes after it is told the same process truly.
+func TestRealPID(t *testing.T) {
+	r := newRig(t, withoutB, withTarget(func(t *Target) { t.RealPID = true }))
+	var ranOn uint32
+	began := make(chan struct{}, 1)
+	r.p().on("INSERT INTO t VALUES (1)", func(b *backendPG) error {
+		ranOn = b.PID
+		return b.usual(&portalPG{sql: "INSERT INTO t VALUES (1)"})
+	})
+	r.p().on("INSERT INTO t VALUES (2)", func(b *backendPG) error {
+		done := cancelled(b)
+		began <- struct{}{}
+		if err := b.StallUntil(done); err != nil {
+			return err
+		}
+		return b.error("57014", "canceling statement due to user request")
+	})
+	a, b := r.client(), r.client()
+	for _, c := range []*client{a, b} {
+		c.query("SELECT 1")
+		c.query("INSERT INTO t VALUES (1)")
+		equal(t, "process", c.PID, ranOn)
+	}
+	await(t, "b's session waits for its client", func() bool { return r.session(b).running.Load() == nil })
+	a.sendSQL("simple", "INSERT INTO t VALUES (2)")
+	<-began
+	must(t, b.Cancel()) // nothing of b runs
+	must(t, a.Cancel())
+	equal(t, "cancelled", a.ready(1), "E(ERROR 57014) Z(I)")
+	equal(t, "its process", r.p().cancelledPID(), a.PID)
+	must(t, a.Close())
+	await(t, "a's connection to be given back", func() bool {
+		for _, s := range r.srv.pool.Stats() {
+			if s.Idle > 0 {
+				return true
+			}
+		}
+		return false
+	})
+	c := r.client()
+	c.query("INSERT INTO t VALUES (1)")
+	equal(t, "the next one's process", c.PID, ranOn)
+}
+
 // cancelled is closed when the node gets a cancel request for anybody.
 func cancelled(b *backendPG) <-chan struct{} {
 	done := make(chan struct{})

@@ -155,6 +155,7 @@ type Target struct {
 	MaxLagBytes    int64
 	MaxLagTime     time.Duration
 	Pooled         bool          // pool_mode: transaction
+	RealPID        bool          // backend_pid: real; only where Pooled is false
 	BeginDefer     time.Duration // 0: a BEGIN is sent at once
 	HoldTimeout    time.Duration
 	ConnectTimeout time.Duration

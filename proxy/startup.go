@@ -422,6 +422,9 @@ func (s *session) begin(st *pgwire.Startup) error {
 	}
 	s.base = base
 	s.settleSync()
+	if s.target.RealPID {
+		s.takePID()
+	}
 	var out []byte
 	for _, p := range base.params {
 		out = pgwire.AppendParameterStatus(out, p.Name, s.shown(p.Name, p.Value))
@@ -429,6 +432,18 @@ func (s *session) begin(st *pgwire.Startup) error {
 	out = pgwire.AppendBackendKeyData(out, s.pid, s.secret)
 	out = pgwire.AppendReadyForQuery(out, byte(txIdle))
 	return s.client.Write(out)
+}
+
+// takePID gives the session the process id of its server process on the primary, and that process. While there is
+// none to be had the session keeps its virtual one: a login fails for other reasons.
+func (s *session) takePID() {
+	snap := s.cluster.Monitor.Snapshot()
+	if snap.Primary == nil || !snap.Primary.Trusted(health.Clock()) {
+		return
+	}
+	if l, err := s.leaseOf(snap.Primary); err == nil {
+		s.srv.keys.rename(s, l)
+	}
 }
 
 // shown is what the client sees of a parameter that a node reports.
@@ -550,6 +565,7 @@ func (s *session) role() string {
 
 // close gives back what the session holds.
 func (s *session) close() {
+	s.srv.keys.unregister(s) // before another session gets a process whose id this one has
 	for _, l := range s.leases {
 		if l == nil {
 			continue
@@ -566,7 +582,6 @@ func (s *session) close() {
 	if s.syncOn != nil {
 		s.syncOn()
 	}
-	s.srv.keys.unregister(s)
 	s.srv.doors.leave(s)
 	s.cancel(nil)
 }

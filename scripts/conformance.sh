@@ -7,7 +7,7 @@
 #   default            through pgweir, pool_mode: transaction, the default consistency
 #   global             the same at consistency: global
 #   isolation-direct   the isolation suite on the primary alone
-#   isolation          through pgweir, pool_mode: session
+#   isolation          through pgweir, pool_mode: session, backend_pid: real
 #
 # Without arguments all of them run, in this order. Each run has a primary and two streaming standbys of
 # its own, and prints how many tests passed and how many of the SELECTs standbys answered, as
@@ -49,7 +49,8 @@ fi
 # The variables of the person who runs this must not reach the suites.
 for name in $(compgen -e PG | grep -v '^PGWEIR_' || true); do unset "$name"; done
 unset "${!PGWEIR_@}"
-export LC_ALL=C.UTF-8 PGPASSWORD=conformance
+# A session that waits for what never comes must not hold the isolation suite up for six minutes.
+export LC_ALL=C.UTF-8 PGPASSWORD=conformance PGISOLATIONTIMEOUT=60
 
 # stop ends the proxy and the nodes of the present run.
 stop() {
@@ -132,6 +133,7 @@ start_proxy() {
 		monitor: {user: weir_monitor, password: $PGPASSWORD}
 		users: {postgres: {password: $PGPASSWORD}}
 		pool_mode: $1
+		backend_pid: real
 		consistency: $2
 		pool_size: 60
 		# The machine may be busy, and nothing here is about nodes that fail or about how long a read takes.

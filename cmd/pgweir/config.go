@@ -182,6 +182,7 @@ type Overrides struct {
 	ServerIdle     *time.Duration // server_idle_timeout; 0: idle connections stay
 	WaitTimeout    *time.Duration // query_wait_timeout; 0: no limit
 	WaitNotify     *time.Duration // query_wait_notify; 0: never
+	BackendPID     *string        // virtual or real
 	Transactions   *string        // primary
 }
 
@@ -222,6 +223,7 @@ type Settings struct {
 	Pool          pool.Limits
 	WaitTimeout   time.Duration // query_wait_timeout; 0: no limit
 	WaitNotify    time.Duration // query_wait_notify; 0: never
+	BackendPID    string        // real counts in pool_mode session only
 	Transactions  string
 
 	wait *time.Duration
@@ -287,6 +289,7 @@ func (c *Config) Settings(listener int, database, user string) (Settings, error)
 		Pool:           c.poolLimits(levels),
 		WaitTimeout:    first(levels, func(o *Overrides) *time.Duration { return o.WaitTimeout }),
 		WaitNotify:     first(levels, func(o *Overrides) *time.Duration { return o.WaitNotify }),
+		BackendPID:     first(levels, func(o *Overrides) *string { return o.BackendPID }),
 		Transactions:   first(levels, func(o *Overrides) *string { return o.Transactions }),
 	}
 	if s.DBName == "" {
@@ -393,6 +396,7 @@ func DefaultConfig() *Config {
 			ServerIdle:     new(10 * time.Minute),
 			WaitTimeout:    new(2 * time.Minute),
 			WaitNotify:     new(5 * time.Second),
+			BackendPID:     new("virtual"),
 			Transactions:   new("primary"),
 		},
 		Databases:          map[string]*Database{},

@@ -132,6 +132,9 @@ func overrides(o *Overrides) section {
 		{"server_idle_timeout", "when an idle connection to a node is closed; 0: never", period(&o.ServerIdle)},
 		{"query_wait_timeout", "how long a statement waits for a connection; 0: no limit", period(&o.WaitTimeout)},
 		{"query_wait_notify", "after what wait a NOTICE tells the client of it; 0: never", period(&o.WaitNotify)},
+		{"backend_pid", "the process id that a client is told: virtual, or, in pool_mode: session, real for that of its process on the primary", optional[string]{&o.BackendPID, func(v *string) value {
+			return choice(v, word[string]{name: "virtual", val: "virtual"}, word[string]{name: "real", val: "real"})
+		}}},
 		{"transactions", "where explicit transactions start", optional[string]{&o.Transactions, func(v *string) value {
 			return choice(v, word[string]{name: "primary", val: "primary"},
 				word[string]{name: "optimistic", refuse: "optimistic transactions are not available in this version; only primary is"})
