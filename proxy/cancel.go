@@ -83,8 +83,8 @@ func (t *keyTable) register(s *session, long bool) {
 	s.secret = newSecret(long)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s.pid = t.free()
-	t.mu.sessions[s.pid] = s
+	s.pid.Store(t.free())
+	t.mu.sessions[s.pid.Load()] = s
 }
 
 // registerConsole gives a client of the console its pid and secret.
@@ -139,24 +139,26 @@ func (t *keyTable) rename(s *session, l *lease) {
 	if t.mu.sessions[pid] != nil {
 		return
 	}
-	delete(t.mu.sessions, s.pid)
-	s.pid = pid
+	delete(t.mu.sessions, s.pid.Load())
+	s.pid.Store(pid)
 	t.mu.sessions[pid] = s
 	t.mu.backends[backend{s.cluster.Name, l.node.ID, pid}] = pid
 }
 
-// unregister forgets the session.
+// unregister forgets the session; it may have been forgotten before.
 func (t *keyTable) unregister(s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.mu.sessions, s.pid)
+	if pid := s.pid.Load(); t.mu.sessions[pid] == s {
+		delete(t.mu.sessions, pid)
+	}
 }
 
 // attach records that the session holds a lease.
 func (t *keyTable) attach(s *session, l *lease) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.mu.backends[backend{s.cluster.Name, l.node.ID, l.conn.PID}] = s.pid
+	t.mu.backends[backend{s.cluster.Name, l.node.ID, l.conn.PID}] = s.pid.Load()
 }
 
 // detach records that it does not any more. After it returns no cancel for the session is under way to

@@ -221,7 +221,7 @@ func (srv *Server) end(ctx context.Context, victims []*session) error {
 	for {
 		var left []*session
 		for _, s := range victims {
-			if srv.keys.session(s.pid) == s {
+			if srv.keys.session(s.pid.Load()) == s {
 				left = append(left, s)
 			}
 		}

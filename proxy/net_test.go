@@ -251,14 +251,14 @@ func TestCancelKeys(t *testing.T) {
 	table := newKeyTable(maxProcess)
 	s := &session{}
 	table.register(s, true)
-	if s.pid <= firstPID || s.pid >= 1<<31 || len(s.secret) != 32 {
-		t.Errorf("pid %d, secret of %d bytes", s.pid, len(s.secret))
+	if s.pid.Load() <= firstPID || s.pid.Load() >= 1<<31 || len(s.secret) != 32 {
+		t.Errorf("pid %d, secret of %d bytes", s.pid.Load(), len(s.secret))
 	}
-	equal(t, "found", table.find(s.pid, s.secret) == s, true)
-	equal(t, "a prefix of the secret", table.find(s.pid, s.secret[:4]) == nil, true)
-	equal(t, "another pid", table.find(s.pid+1, s.secret) == nil, true)
+	equal(t, "found", table.find(s.pid.Load(), s.secret) == s, true)
+	equal(t, "a prefix of the secret", table.find(s.pid.Load(), s.secret[:4]) == nil, true)
+	equal(t, "another pid", table.find(s.pid.Load()+1, s.secret) == nil, true)
 	table.unregister(s)
-	equal(t, "gone", table.find(s.pid, s.secret) == nil, true)
+	equal(t, "gone", table.find(s.pid.Load(), s.secret) == nil, true)
 }
 
 // sees is which node answered.

@@ -273,14 +273,14 @@ func TestPooledNotifier(t *testing.T) {
 	var held backend
 	r.srv.keys.mu.Lock()
 	for b, v := range r.srv.keys.mu.backends {
-		if v == s.pid {
+		if v == s.pid.Load() {
 			held = b
 		}
 	}
 	r.srv.keys.mu.Unlock()
 	shown := func() uint32 { return r.srv.keys.virtual(held.cluster, held.node, held.pid) }
 	await(t, "the connection to be given back", func() bool { return r.srv.pool.Stats()[0].Idle == 1 })
-	equal(t, "given back", shown(), s.pid)
+	equal(t, "given back", shown(), s.pid.Load())
 	must(t, a.Close())
 	await(t, "the session to end", func() bool { return shown() == 0 })
 }

@@ -27,7 +27,7 @@ type session struct {
 
 	startupParams []pgwire.Param // what every node login of this session starts with
 	startupKey    string
-	pid           uint32
+	pid           atomic.Uint32
 	secret        []byte
 	offloaded     bool
 

@@ -79,7 +79,7 @@ func (srv *Server) Servers() []ServerView {
 	for _, c := range conns {
 		v := ServerView{View: c}
 		if s := srv.keys.holder(c.Cluster, c.Node, c.PID); s != nil && c.IdleSince.IsZero() {
-			v.Client, v.Request = s.pid, wall(s.figures.request.Load())
+			v.Client, v.Request = s.pid.Load(), wall(s.figures.request.Load())
 		}
 		out = append(out, v)
 	}
@@ -106,7 +106,7 @@ func (s *session) clientView() ClientView {
 	f := &s.figures
 	socket := s.client.Conn()
 	v := ClientView{
-		PID: s.pid, User: s.user, Entry: s.target.Entry, Database: s.target.Database, Cluster: s.cluster.Name,
+		PID: s.pid.Load(), User: s.user, Entry: s.target.Entry, Database: s.target.Database, Cluster: s.cluster.Name,
 		Addr: socket.RemoteAddr(), Local: socket.LocalAddr(), TLS: encryption(s.client), Since: wall(f.since),
 		Request: wall(f.request.Load()), Pooled: s.target.Pooled, Holding: f.holding.Load(), Running: s.running.Load() != nil,
 		Cancels: int(f.cancels.Load()), Pin: router.Pin(f.pin.Load()),

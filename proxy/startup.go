@@ -429,7 +429,7 @@ func (s *session) begin(st *pgwire.Startup) error {
 	for _, p := range base.params {
 		out = pgwire.AppendParameterStatus(out, p.Name, s.shown(p.Name, p.Value))
 	}
-	out = pgwire.AppendBackendKeyData(out, s.pid, s.secret)
+	out = pgwire.AppendBackendKeyData(out, s.pid.Load(), s.secret)
 	out = pgwire.AppendReadyForQuery(out, byte(txIdle))
 	return s.client.Write(out)
 }
@@ -565,7 +565,9 @@ func (s *session) role() string {
 
 // close gives back what the session holds.
 func (s *session) close() {
-	s.srv.keys.unregister(s) // before another session gets a process whose id this one has
+	if s.target.RealPID {
+		s.srv.keys.unregister(s) // before another session gets a process whose id this one has
+	}
 	for _, l := range s.leases {
 		if l == nil {
 			continue
@@ -582,6 +584,7 @@ func (s *session) close() {
 	if s.syncOn != nil {
 		s.syncOn()
 	}
+	s.srv.keys.unregister(s)
 	s.srv.doors.leave(s)
 	s.cancel(nil)
 }

@@ -46,7 +46,7 @@ func (s *session) tunnel(st *pgwire.Startup) error {
 	for _, p := range l.conn.Params {
 		out = pgwire.AppendParameterStatus(out, p.Name, p.Value)
 	}
-	out = pgwire.AppendBackendKeyData(out, s.pid, s.secret)
+	out = pgwire.AppendBackendKeyData(out, s.pid.Load(), s.secret)
 	out = pgwire.AppendReadyForQuery(out, byte(txIdle))
 	if err := s.client.Write(out); err != nil {
 		return err
