@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,12 +14,15 @@ import (
 
 // fixed is a source that shows the same until it is changed, and a control that remembers orders.
 type fixed struct {
+	mu     sync.Mutex // of state, where another goroutine asks for it
 	state  State
 	orders []Order
 	fails  error
 }
 
 func (f *fixed) State() State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	s := f.state
 	s.Now = time.Now()
 	return s
@@ -164,7 +168,11 @@ func equalRows(a, b [][]string) bool {
 func TestAverages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, f := newFixed(t)
-		use := func(u Usage) { f.state.Databases = []Database{{Name: "app", Usage: u}} }
+		use := func(u Usage) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.state.Databases = []Database{{Name: "app", Usage: u}}
+		}
 		use(Usage{Transactions: 1000, Queries: 3000, InQuery: time.Second})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
