@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/binary"
+	"maps"
+	"slices"
 	"sync"
 
 	"pgweir/internal/pgwire"
@@ -107,11 +109,7 @@ func (t *keyTable) unregisterConsole(cs *consoleSession) {
 func (t *keyTable) consoles() []*consoleSession {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]*consoleSession, 0, len(t.mu.consoles))
-	for _, cs := range t.mu.consoles {
-		out = append(out, cs)
-	}
-	return out
+	return slices.Collect(maps.Values(t.mu.consoles))
 }
 
 // console is the client of the console that a pid belongs to, nil when there is none.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,11 +104,7 @@ func (d *doors) leave(s *session) {
 func (d *doors) all() []*door {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := make([]*door, 0, len(d.mu.byName))
-	for _, at := range d.mu.byName {
-		out = append(out, at)
-	}
-	return out
+	return slices.Collect(maps.Values(d.mu.byName))
 }
 
 // wake tells whoever waits for the door to become quieter. The lock is held.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -350,11 +352,7 @@ func (p *Pool) Stats() []Stat {
 func (p *Pool) all() []*group {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	out := make([]*group, 0, len(p.mu.groups))
-	for _, g := range p.mu.groups {
-		out = append(out, g)
-	}
-	return out
+	return slices.Collect(maps.Values(p.mu.groups))
 }
 
 // group is the pool for a spec, made if there is none.
