@@ -29,6 +29,7 @@ const (
 	pgpool    kind = "Pgpool-II"
 	weir      kind = "pgweir"
 	weirAll   kind = "pgweir, all processors"
+	beside    kind = "beside" // the build that -beside names
 )
 
 // candidate is one running proxy.
@@ -56,8 +57,8 @@ type plan struct {
 
 // startProxies starts every candidate that this run measures.
 func (r *rig) startProxies(ctx context.Context) error {
-	for _, k := range []kind{pgbouncer, haproxy, pgpool, weir, weirAll} {
-		if r.quick && (k == pgpool || k == weirAll) || k == weirAll && r.maxprocs > 0 {
+	for _, k := range []kind{pgbouncer, haproxy, pgpool, weir, weirAll, beside} {
+		if r.quick && (k == pgpool || k == weirAll) || k == weirAll && r.maxprocs > 0 || k == beside && r.other == "" {
 			continue
 		}
 		plans, err := r.plans(ctx, k)
@@ -89,9 +90,11 @@ func (r *rig) plans(ctx context.Context, k kind) ([]plan, error) {
 	case pgpool:
 		return r.planPgpool(ctx)
 	case weir:
-		return r.planPgweir(ctx, weir, r.maxprocs)
+		return r.planPgweir(ctx, weir, r.program, r.maxprocs)
 	case weirAll:
-		return r.planPgweir(ctx, weirAll, runtime.NumCPU())
+		return r.planPgweir(ctx, weirAll, r.program, runtime.NumCPU())
+	case beside:
+		return r.planPgweir(ctx, beside, r.other, r.maxprocs)
 	}
 	panic("BUG: candidate " + string(k))
 }
@@ -270,12 +273,12 @@ listen postgres
 	}}, nil
 }
 
-// planPgweir is the program under test with everything on, before all nodes; procs is its GOMAXPROCS, 0
+// planPgweir is a build of pgweir with everything on, before all nodes; procs is its GOMAXPROCS, 0
 // for what it chooses itself.
-func (r *rig) planPgweir(ctx context.Context, k kind, procs int) ([]plan, error) {
+func (r *rig) planPgweir(ctx context.Context, k kind, program string, procs int) ([]plan, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, r.program, "version").Output()
+	out, err := exec.CommandContext(ctx, program, "version").Output()
 	if err != nil {
 		return nil, fmt.Errorf("ask pgweir for its version: %w", err)
 	}
@@ -292,7 +295,7 @@ func (r *rig) planPgweir(ctx context.Context, k kind, procs int) ([]plan, error)
 	return []plan{{
 		kind: k, version: strings.Join(append([]string{version + ", transaction mode"}, extra...), " "), admin: adminPort,
 		command: command{
-			path: r.program, args: append([]string{"serve", "-c", "pgweir.yaml"}, extra...), env: env,
+			path: program, args: append([]string{"serve", "-c", "pgweir.yaml"}, extra...), env: env,
 			ask: []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM},
 		},
 		files: func(port int) map[string]string {

@@ -36,6 +36,7 @@ type options struct {
 	scale    int // of pgbench's tables
 	only     *regexp.Regexp
 	pgweir   string // a binary to measure instead of building one
+	beside   string // another one to measure in the same rounds
 	maxprocs int    // GOMAXPROCS of pgweir; 0: what it chooses itself
 	with     string // more flags for pgweir serve
 }
@@ -54,6 +55,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.idle, "idle", 1000, "idle clients of the row of memory; 0 leaves it out")
 	f.IntVar(&o.scale, "scale", 10, "scale of pgbench's tables")
 	f.StringVar(&only, "only", "", "only rows whose name matches this `regexp`; memory and classifier are names too")
+	f.StringVar(&o.beside, "beside", "", "measure this `program`, another build of pgweir, in the same rounds, as in -beside /tmp/pgweir.before")
 	f.StringVar(&o.pgweir, "pgweir", "", "measure this `program` instead of building the tree's")
 	f.IntVar(&o.maxprocs, "gomaxprocs", 0, "GOMAXPROCS of pgweir; default: what it chooses itself")
 	f.StringVar(&o.with, "with", "", "more `flags` for pgweir serve, as in -with '--probe-standby-interval 1s', to see what a setting costs")

@@ -31,6 +31,7 @@ type rig struct {
 	as       account
 	module   string // where go.mod stands
 	program  string // pgweir
+	other    string // the build beside it, "" without one
 	cluster  *localpg.Cluster
 	password string // of benchUser
 	verifier string // the same as the nodes store it
@@ -78,6 +79,12 @@ func (r *rig) build(ctx context.Context) error {
 	}
 	r.module = strings.TrimSpace(string(out))
 	r.program = filepath.Join(r.dir, "pgweir")
+	if r.options.beside != "" {
+		r.other = filepath.Join(r.dir, "pgweir.beside")
+		if err := copyProgram(r.other, r.options.beside); err != nil {
+			return err
+		}
+	}
 	if r.options.pgweir == "" {
 		r.say("building pgweir")
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", r.program, "./cmd/pgweir")
@@ -87,11 +94,16 @@ func (r *rig) build(ctx context.Context) error {
 		}
 		return os.Chmod(r.program, 0o755) //nolint:gosec // another user runs it
 	}
-	text, err := os.ReadFile(r.options.pgweir)
+	return copyProgram(r.program, r.options.pgweir)
+}
+
+// copyProgram puts a program where the user that runs it may read it.
+func copyProgram(to, from string) error {
+	text, err := os.ReadFile(from)
 	if err != nil {
 		return fmt.Errorf("copy the program to measure: %w", err)
 	}
-	return os.WriteFile(r.program, text, 0o755) //nolint:gosec // another user runs it
+	return os.WriteFile(to, text, 0o755) //nolint:gosec // another user runs it
 }
 
 // startNodes brings up a primary and two standbys.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"pgweir/internal/pgwire"
 )
@@ -30,7 +31,7 @@ type keyTable struct {
 		next     uint32
 		sessions map[uint32]*session
 		consoles map[uint32]*consoleSession
-		backends map[backend]uint32
+		backends map[backend]*atomic.Uint32 // the pid of the session that has it, or had it last
 	}
 }
 
@@ -54,7 +55,7 @@ func newKeyTable(process int) *keyTable {
 	t := &keyTable{process: uint32(process)}
 	t.mu.sessions = make(map[uint32]*session)
 	t.mu.consoles = make(map[uint32]*consoleSession)
-	t.mu.backends = make(map[backend]uint32)
+	t.mu.backends = make(map[backend]*atomic.Uint32)
 	return t
 }
 
@@ -140,7 +141,17 @@ func (t *keyTable) rename(s *session, l *lease) {
 	delete(t.mu.sessions, s.pid.Load())
 	s.pid.Store(pid)
 	t.mu.sessions[pid] = s
-	t.mu.backends[backend{s.cluster.Name, l.node.ID, pid}] = pid
+	t.holderOf(s, l).Store(pid)
+}
+
+// holderOf is the note of who holds a lease. The lock is held.
+func (t *keyTable) holderOf(s *session, l *lease) *atomic.Uint32 {
+	key := backend{s.cluster.Name, l.node.ID, l.conn.PID}
+	if l.holder = t.mu.backends[key]; l.holder == nil {
+		l.holder = new(atomic.Uint32)
+		t.mu.backends[key] = l.holder
+	}
+	return l.holder
 }
 
 // unregister forgets the session; it may have been forgotten before.
@@ -154,9 +165,12 @@ func (t *keyTable) unregister(s *session) {
 
 // attach records that the session holds a lease.
 func (t *keyTable) attach(s *session, l *lease) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.mu.backends[backend{s.cluster.Name, l.node.ID, l.conn.PID}] = s.pid.Load()
+	if l.holder == nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.holderOf(s, l)
+	}
+	l.holder.Store(s.pid.Load())
 }
 
 // detach records that it does not any more. After it returns no cancel for the session is under way to
@@ -164,20 +178,26 @@ func (t *keyTable) attach(s *session, l *lease) {
 func (t *keyTable) detach(s *session, l *lease) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	l.holder = nil
 	delete(t.mu.backends, backend{s.cluster.Name, l.node.ID, l.conn.PID})
+}
+
+// forget records that a backend is gone.
+func (t *keyTable) forget(b backend) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.mu.backends, b)
 }
 
 // virtual is the pid of the session that holds a backend, or held it last; 0 when there is none or it has ended.
 func (t *keyTable) virtual(cluster string, node int, pid uint32) uint32 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := backend{cluster, node, pid}
-	v := t.mu.backends[key]
-	if t.mu.sessions[v] == nil {
-		delete(t.mu.backends, key)
+	held := t.mu.backends[backend{cluster, node, pid}]
+	if held == nil || t.mu.sessions[held.Load()] == nil {
 		return 0
 	}
-	return v
+	return held.Load()
 }
 
 // session is the session of a pid, nil when there is none.
@@ -191,7 +211,11 @@ func (t *keyTable) session(pid uint32) *session {
 func (t *keyTable) holder(cluster string, node int, pid uint32) *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.mu.sessions[t.mu.backends[backend{cluster, node, pid}]]
+	held := t.mu.backends[backend{cluster, node, pid}]
+	if held == nil {
+		return nil
+	}
+	return t.mu.sessions[held.Load()]
 }
 
 // count is how many sessions and clients of the console there are.

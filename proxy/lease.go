@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,8 +32,9 @@ type lease struct {
 	set        *settings          // what has been SET on it
 	discard    bool               // a DISCARD ALL of the session has not reached it yet
 	statements [router.ClassPrimary + 1]prometheus.Counter
-	cancelling sync.Mutex // held while a cancel is on its way to the node
-	used       int64      // health.Clock() when it was last used
+	holder     *atomic.Uint32 // keyTable's note of who has it
+	cancelling sync.Mutex     // held while a cancel is on its way to the node
+	used       int64          // health.Clock() when it was last used
 }
 
 // onNode is a prepared statement on a node.
@@ -115,10 +117,7 @@ func (s *session) leaseOf(node *health.Node) (*lease, error) {
 			return l, nil
 		}
 	}
-	slot := slotStandby
-	if node.Role == health.RolePrimary {
-		slot = slotPrimary
-	}
+	slot := slotOf(node)
 	for i, l := range s.leases {
 		if l != nil && (i == slot || l.node.ID == node.ID) {
 			s.giveUp(l)
@@ -138,6 +137,14 @@ const (
 	slotStandby
 	slots
 )
+
+// slotOf is where a lease on the node stands.
+func slotOf(node *health.Node) int {
+	if node.Role == health.RolePrimary {
+		return slotPrimary
+	}
+	return slotStandby
+}
 
 // idleTrust is how long a lease that was used is believed to be alive without a look.
 const idleTrust = int64(5 * time.Millisecond)
@@ -174,8 +181,8 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 		Target: pool.Target{Addr: node.Addr, Host: node.Host, TLS: s.cluster.NodeTLS}, NodeName: node.Name,
 		Keys: s.keys, Params: s.startupParams, OpenedMark: fence.Mark, Rank: s.rank,
 	}
-	conn := s.srv.pool.TryGet(&spec)
-	if conn == nil {
+	conn := s.srv.pool.TryGet(&spec, &s.homes[slotOf(node)])
+	if s.waited = conn == nil; s.waited {
 		var err error
 		if conn, err = s.waitFor(ctx, &spec); err != nil {
 			s.letGo()
@@ -186,8 +193,11 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 	if l == nil {
 		l = &lease{conn: conn, set: noSettings, statements: s.srv.metrics.ofNode(s.cluster.Name, node.Name)}
 		conn.State = l
+		held := backend{s.cluster.Name, node.ID, conn.PID}
+		keys := s.srv.keys
+		conn.OnClose = func() { keys.forget(held) }
 	}
-	l.node, l.shared, l.used = node, s.target.Pooled, health.Clock()
+	l.node, l.shared, l.used = node, s.target.Pooled, max(s.began, s.deferred.at)
 	s.srv.keys.attach(s, l)
 	return l, nil
 }

@@ -123,7 +123,10 @@ func (s *session) moveTx(c *chunk, l *lease) (*lease, *problem) {
 // decide asks the router.
 func (s *session) decide(c *chunk, try *attempt) router.Decision {
 	snap := s.cluster.Monitor.Snapshot()
-	now := health.Clock()
+	now := try.now
+	if try.now = 0; now == 0 {
+		now = health.Clock()
+	}
 	u := c.unit
 	if u == nil {
 		u = s.srv.incomplete
@@ -350,20 +353,19 @@ func (s *session) leaseFor(c *chunk, d router.Decision, try *attempt) (*lease, *
 			return nil, &problem{ends: s.lostPin(pin, nil)}
 		}
 	}
-	before := s.leases
+	s.waited = false
 	l, err := s.leaseOf(d.Node)
 	if err != nil {
 		return nil, s.notConnected(d, err, try)
 	}
-	opened := before[slotPrimary] != l && before[slotStandby] != l
 	if d.Target == router.TargetStandby && s.consistency() != router.ConsistencyEventual && d.Reason != router.ReasonSession {
 		if f := d.Node.Live.Fresh(); f.Sample <= l.conn.OpenedMark {
 			// A sample vouches only for connections that were open before it was asked for.
 			return nil, s.waitVouched(d, try)
 		}
 	}
-	if opened && !d.Node.Trusted(health.Clock()) {
-		return nil, nil // dialling took so long that the decision has no evidence any more
+	if s.waited && !d.Node.Trusted(health.Clock()) {
+		return nil, nil // it took so long that the decision has no evidence any more
 	}
 	if d.Unproven {
 		return s.waitCovered(l, d, try)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pgweir/internal/pgtest"
+	"pgweir/proxy/pool"
 )
 
 // pooled is a rig with transaction pooling and pools of the given size.
@@ -273,7 +274,7 @@ func TestPooledNotifier(t *testing.T) {
 	var held backend
 	r.srv.keys.mu.Lock()
 	for b, v := range r.srv.keys.mu.backends {
-		if v == s.pid.Load() {
+		if v.Load() == s.pid.Load() {
 			held = b
 		}
 	}
@@ -283,4 +284,8 @@ func TestPooledNotifier(t *testing.T) {
 	equal(t, "given back", shown(), s.pid.Load())
 	must(t, a.Close())
 	await(t, "the session to end", func() bool { return shown() == 0 })
+	r.srv.pool.Retire(func(pool.Key) bool { return true })
+	r.srv.keys.mu.Lock()
+	defer r.srv.keys.mu.Unlock()
+	equal(t, "known of closed connections", len(r.srv.keys.mu.backends), 0)
 }

@@ -10,6 +10,7 @@ import (
 	"pgweir/internal/auth"
 	"pgweir/internal/catalog"
 	"pgweir/internal/pgwire"
+	"pgweir/proxy/pool"
 	"pgweir/router"
 )
 
@@ -35,9 +36,11 @@ type session struct {
 	base        *base
 	params      map[string]string // ParameterStatus values that differ from the base
 	leases      [slots]*lease
-	last        *lease // the lease that was used last
-	txLease     *lease // of the open transaction
-	batch       *lease // of the unfinished batch
+	homes       [slots]pool.Home // of the pools that they come from
+	waited      bool             // for the last connection that was opened or taken
+	last        *lease           // the lease that was used last
+	txLease     *lease           // of the open transaction
+	batch       *lease           // of the unfinished batch
 	deferred    deferral
 	doubts      []string   // texts whose names the catalog view does not know yet
 	syncOn      func()     // ends the fence's knowledge of synchronous_commit = off; nil while it is on
@@ -205,7 +208,7 @@ func (s *session) carry(c *chunk) error {
 	began := health.Clock()
 	s.began = began
 	drained(s.canceled) // a cancel that came too late for the last statement is not for this one
-	var try attempt
+	try := attempt{now: began}
 	for {
 		if s.ctx.Err() != nil {
 			return s.cause()
@@ -261,7 +264,8 @@ func (s *session) notPrepared(l *lease, err error, try *attempt) *problem {
 
 // attempt is what has been tried for one chunk.
 type attempt struct {
-	number   int // how often it was sent
+	number   int   // how often it was sent
+	now      int64 // health.Clock() as the next decision may take it; 0: time has passed
 	avoid    uint64
 	primary  bool // go to the primary, whatever the class
 	replays  int

@@ -70,6 +70,7 @@ func newCache(size, maxBytes int) *cache {
 // table is an array of buckets.
 type table struct {
 	slots    []atomic.Pointer[entry]
+	tags     []atomic.Uint32 // of each slot a part of its entry's hash: a miss reads no entry
 	mask     uint64
 	bytes    atomic.Int64
 	maxBytes int64
@@ -79,15 +80,16 @@ type table struct {
 // init gives the table n slots, a power of two.
 func (t *table) init(n, maxBytes int) {
 	t.slots = make([]atomic.Pointer[entry], n)
+	t.tags = make([]atomic.Uint32, n)
 	t.mask = uint64(n/ways - 1)
 	t.maxBytes = int64(maxBytes)
 }
 
-// bucket is the slots that an entry with the hash may stand in.
-func (t *table) bucket(hash uint64) []atomic.Pointer[entry] {
-	i := (hash & t.mask) * ways
-	return t.slots[i : i+ways]
-}
+// bucket is the index of the first of the slots that an entry with the hash may stand in.
+func (t *table) bucket(hash uint64) int { return int(hash&t.mask) * ways }
+
+// tag is the part of a hash that stands beside the slot; never 0, as an empty slot has.
+func tag(hash uint64) uint32 { return uint32(hash>>32) | 1 }
 
 // is reports whether the entry is that of key in env.
 func (e *entry) is(hash uint64, key []byte, env *Env) bool {
@@ -97,9 +99,13 @@ func (e *entry) is(hash uint64, key []byte, env *Env) bool {
 
 // get is the entry of key in env, nil when there is none.
 func (t *table) get(hash uint64, key []byte, env *Env) *entry {
-	b := t.bucket(hash)
-	for i := range b {
-		if e := b[i].Load(); e != nil && e.is(hash, key, env) {
+	first := t.bucket(hash)
+	tags := t.tags[first : first+ways]
+	for i := range tags {
+		if tags[i].Load() != tag(hash) {
+			continue
+		}
+		if e := t.slots[first+i].Load(); e != nil && e.is(hash, key, env) {
 			if !e.used.Load() {
 				e.used.Store(true)
 			}
@@ -112,10 +118,10 @@ func (t *table) get(hash uint64, key []byte, env *Env) *entry {
 // put stores e, in the place of an entry with the same key, an empty slot, or one that was
 // not used of late.
 func (t *table) put(e *entry, key []byte, env *Env) {
-	b := t.bucket(e.hash)
+	first := t.bucket(e.hash)
 	victim := -1
-	for i := range b {
-		old := b[i].Load()
+	for i := first; i < first+ways; i++ {
+		old := t.slots[i].Load()
 		if old != nil && old.is(e.hash, key, env) {
 			victim = i
 			break
@@ -125,29 +131,33 @@ func (t *table) put(e *entry, key []byte, env *Env) {
 		}
 	}
 	for turn := 0; victim < 0; turn++ {
-		i := int(t.hand.Add(1) % ways)
-		if old := b[i].Load(); old == nil || !old.used.Swap(false) || turn >= 2*ways {
+		i := first + int(t.hand.Add(1)%ways)
+		if old := t.slots[i].Load(); old == nil || !old.used.Swap(false) || turn >= 2*ways {
 			victim = i
 		}
 	}
-	t.replace(&b[victim], e)
+	t.replace(victim, e)
 	for n := 0; t.bytes.Load() > t.maxBytes && n < len(t.slots); n++ {
-		slot := &t.slots[t.hand.Add(1)%uint64(len(t.slots))]
-		if old := slot.Load(); old != nil && old != e && !old.used.Swap(false) {
-			t.replace(slot, nil)
+		i := int(t.hand.Add(1) % uint64(len(t.slots)))
+		if old := t.slots[i].Load(); old != nil && old != e && !old.used.Swap(false) {
+			t.replace(i, nil)
 		}
 	}
 }
 
-// replace puts e into a slot and keeps count of the bytes.
-func (t *table) replace(slot *atomic.Pointer[entry], e *entry) {
-	old := slot.Swap(e)
+// replace puts e into a slot and keeps count of the bytes. Where two do so at once the tag may be that of the other
+// entry: then the slot is not found until it is replaced again.
+func (t *table) replace(slot int, e *entry) {
+	old := t.slots[slot].Swap(e)
 	if old != nil {
 		t.bytes.Add(-old.size())
 	}
-	if e != nil {
-		t.bytes.Add(e.size())
+	if e == nil {
+		t.tags[slot].Store(0)
+		return
 	}
+	t.tags[slot].Store(tag(e.hash))
+	t.bytes.Add(e.size())
 }
 
 // size is about what the entry takes.
@@ -231,7 +241,7 @@ func (c *cache) keepText(hash uint64, text []byte, env *Env, u *Unit) {
 		return
 	}
 	door := &c.seen[hash%uint64(len(c.seen))]
-	mark := uint32(hash>>32) | 1
+	mark := tag(hash)
 	if door.Load() != mark {
 		door.Store(mark)
 		return

@@ -21,7 +21,7 @@ func rawConn(c net.Conn) syscall.RawConn {
 // rawRead reads from a non-blocking socket without telling the scheduler. n is 0 at the end of the stream.
 func rawRead(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), 0

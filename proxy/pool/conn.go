@@ -77,6 +77,8 @@ type Conn struct {
 	Temporary bool
 	// State is what the lease's holders know of the connection. The pool only keeps it; DISCARD ALL makes it nil.
 	State any
+	// OnClose is called once the pool closes the connection; nil: nothing is.
+	OnClose func()
 
 	cfg       Config
 	target    Target
@@ -126,6 +128,11 @@ func (c *Conn) usable(now time.Time) bool {
 	return !c.retired.Load() && (now.Sub(c.idleSince) < idleTrust || c.Silent())
 }
 
+// now is the present by the monotonic clock alone; time.Now reads two clocks. Only differences of it mean anything.
+func now() time.Time { return began.Add(time.Since(began)) }
+
+var began = time.Now()
+
 // idleTrust is how long a connection that was given back is believed to be alive without a look.
 const idleTrust = 5 * time.Millisecond
 
@@ -134,7 +141,15 @@ const idleTrust = 5 * time.Millisecond
 func (c *Conn) leave() {
 	_ = c.Link.SetWriteDeadline(time.Now().Add(goodbye))
 	_ = c.Link.Write(pgwire.AppendTerminate(nil))
+	c.close()
+}
+
+// close closes the socket and says so.
+func (c *Conn) close() {
 	_ = c.Link.Close()
+	if c.OnClose != nil {
+		c.OnClose()
+	}
 }
 
 // goodbye bounds the sending of Terminate.

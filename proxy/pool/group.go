@@ -198,15 +198,15 @@ func (g *group) pick(spec *Spec) (at, best int) {
 }
 
 // tryIdle leases an idle connection, unless somebody waits.
-func (g *group) tryIdle(spec *Spec, now time.Time) *Conn {
+func (g *group) tryIdle(spec *Spec, at time.Time) *Conn {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.mu.dead || g.mu.closed || g.mu.waiters.Len() > 0 {
 		return nil
 	}
-	g.mu.used = now
-	if at, best := g.pick(spec); best > Reluctant {
-		return g.takeIdle(at).conn
+	g.mu.used = at
+	if i, best := g.pick(spec); best > Reluctant {
+		return g.takeIdle(i).conn
 	}
 	return nil
 }
@@ -421,7 +421,7 @@ func (g *group) give(c *Conn) {
 // park makes a connection that is on no list idle, or hands it to a waiter, and returns what
 // has to be closed. The lock is held.
 func (g *group) park(c *Conn) []*Conn {
-	now := time.Now()
+	now := now()
 	open := g.open()
 	if g.mu.closed || c.retired.Load() || open >= g.ceiling() || open >= g.mu.limits.Size && g.mu.waiters.Len() == 0 || g.aged(c, now) {
 		g.mu.refusal = nil // the node has one to spare soon

@@ -158,23 +158,32 @@ func (p *Pool) Get(ctx context.Context, spec Spec) (*Conn, error) {
 	}
 }
 
+// Home remembers where the connections for a key stand, which spares the next TryGet to look for them. The zero
+// Home remembers nothing.
+type Home struct{ group *group }
+
 // TryGet is a lease on an idle connection that Get would use, nil where Get would have to open one or to wait. It
-// keeps no reference to the spec.
-func (p *Pool) TryGet(spec *Spec) *Conn {
-	g, err := p.group(spec)
-	if err != nil {
-		return nil
+// keeps no reference to the spec, whose key may differ only in its node from that of the last call with the home.
+func (p *Pool) TryGet(spec *Spec, home *Home) *Conn {
+	g := home.group
+	if g == nil || g.key.node != spec.Node {
+		var err error
+		if g, err = p.group(spec); err != nil {
+			return nil
+		}
+		home.group = g
 	}
-	start := time.Now()
+	start := now()
 	c := g.tryIdle(spec, start)
 	if c == nil {
+		home.group = nil // it may have been buried
 		return nil
 	}
 	if !c.usable(start) {
 		p.Drop(c)
 		return nil
 	}
-	g.wait.Observe(time.Since(start).Seconds())
+	g.wait.Observe(0)
 	return c
 }
 
@@ -217,7 +226,7 @@ func (p *Pool) Put(c *Conn) {
 
 // Drop ends a lease and closes the connection, whatever it is doing.
 func (p *Pool) Drop(c *Conn) {
-	_ = c.Link.Close()
+	c.close()
 	c.pool.drop(c)
 }
 
