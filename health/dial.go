@@ -32,10 +32,12 @@ type link interface {
 
 // pgDialer opens real connections.
 type pgDialer struct {
-	login Login
-	mu    struct {
+	login  Login
+	lookup func(ctx context.Context, host string) ([]string, error) // nil: the system's
+	mu     struct {
 		sync.Mutex
 		histories map[historyKey]readHistory
+		addresses map[string][]string // of each name, as it was last looked up
 	}
 }
 
@@ -83,7 +85,63 @@ func (d *pgDialer) connect(ctx context.Context, n NodeConfig, params map[string]
 			return conn, nil
 		}
 	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) && ctx.Err() == nil {
+		return nil, d.withoutName(ctx, n, dns)
+	}
 	return nil, err
+}
+
+// lookUp looks a name up and remembers what it found.
+func (d *pgDialer) lookUp(ctx context.Context, host string) ([]string, error) {
+	lookup := d.lookup
+	if lookup == nil {
+		lookup = net.DefaultResolver.LookupHost
+	}
+	found, err := lookup(ctx, host)
+	if err == nil && len(found) > 0 {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.mu.addresses == nil {
+			d.mu.addresses = make(map[string][]string)
+		}
+		d.mu.addresses[host] = found
+	}
+	return found, err
+}
+
+// goneError says that neither a name nor the address that it last had leads to a server.
+type goneError struct {
+	name *net.DNSError
+	addr string
+	err  error
+}
+
+func (e *goneError) Error() string {
+	return fmt.Sprintf("name look-up: %s; at its last address %s: %v", e.name.Err, e.addr, e.err)
+}
+
+func (e *goneError) Unwrap() error { return e.err }
+
+// withoutName is what a name that cannot be looked up says of its node. A failed look-up alone proves nothing: the
+// addresses that the name had last are tried. Where one answers, whoever that is now, the look-up's error stays;
+// nothing is asked there.
+func (d *pgDialer) withoutName(ctx context.Context, n NodeConfig, dns *net.DNSError) error {
+	d.mu.Lock()
+	known := d.mu.addresses[n.Host]
+	d.mu.Unlock()
+	err := error(dns)
+	for _, ip := range known {
+		var dialer net.Dialer
+		addr := net.JoinHostPort(ip, strconv.Itoa(n.Port))
+		conn, e := dialer.DialContext(ctx, "tcp", addr)
+		if e == nil {
+			_ = conn.Close()
+			return dns
+		}
+		err = &goneError{name: dns, addr: addr, err: e}
+	}
+	return err
 }
 
 // attempts makes the configurations to try in turn.
@@ -97,7 +155,7 @@ func (d *pgDialer) attempts(ctx context.Context, n NodeConfig, params map[string
 			return nil, &loginError{fmt.Errorf("get the monitor's password: %w", err)}
 		}
 	}
-	cfg.ValidateConnect = nil
+	cfg.ValidateConnect, cfg.LookupFunc = nil, d.lookUp
 	cfg.RuntimeParams = map[string]string{"application_name": "pgweir monitor", "search_path": "pg_catalog"}
 	for k, v := range params {
 		cfg.RuntimeParams[k] = v
@@ -230,7 +288,12 @@ func classify(err error) failure {
 	var pg *pgconn.PgError
 	var dns *net.DNSError
 	var ours *loginError
+	var gone *goneError
 	switch {
+	case errors.As(err, &gone):
+		f := classify(gone.err)
+		f.text = "name look-up: " + gone.name.Err + "; its last address: " + f.text
+		return f
 	case errors.As(err, &pg):
 		return classifyServer(pg)
 	case errors.As(err, &ours):
