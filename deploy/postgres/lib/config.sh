@@ -54,7 +54,7 @@ EOF
 local  all          postgres,$REPMGR_USER  peer map=node
 local  all          all                 scram-sha-256
 host   all          all           all   scram-sha-256
-host   replication  $REPMGR_USER  all   scram-sha-256
+host   replication  all         all   scram-sha-256
 EOF
     cat > "$RUN/pg_ident.conf" << EOF
 node  root      postgres

@@ -12,8 +12,8 @@ lock_data() {
         say_once "the volume is in use by another node; one node runs at a time on a shared volume: waiting"
         pause 1
     done
-    # A server that died with its container left its pid; the number may be anybody's now.
-    rm -f "$DATA/postmaster.pid"
+    # A server that died with its container left its pid, in the data and beside its socket; the number may be anybody's now.
+    rm -f "$DATA/postmaster.pid" "$SOCKETS"/.s.PGSQL.*
     rm -rf "$MOUNT/data.new"
 }
 
