@@ -38,7 +38,8 @@ func (s *session) environment() *router.Env {
 		StdStrings:     !isOff(s.setting("standard_conforming_strings")),
 		UnsafeEncoding: unsafeEncoding(unquote(s.setting("client_encoding"))),
 	}
-	s.serializable = strings.EqualFold(unquote(s.setting("default_transaction_isolation")), "serializable")
+	isolation := strings.ToLower(unquote(s.setting("default_transaction_isolation")))
+	s.serializable, s.readCommitted = isolation == "serializable", isolation == "read committed" || isolation == "read uncommitted"
 	s.idleTimeout = parseTimeout(unquote(s.setting("idle_session_timeout")))
 	s.readOnly = isOn(s.setting("default_transaction_read_only"))
 	if view != nil {

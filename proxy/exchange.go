@@ -20,7 +20,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	standby := l.node.Role == health.RoleStandby
 	u := c.unit
 	// A transaction whose BEGIN goes out with this chunk has shown the client nothing yet.
-	outside := (s.st.tx == txIdle || s.deferred.text != "") && s.batch == nil
+	outside := (s.st.tx == txIdle || s.deferred.text != "" || s.moves.text != "") && s.batch == nil
 	if c.rest > 0 || c.end == endOpen {
 		s.join(c, s.srv.incomplete) // what is still to come may write
 		u = c.unit
@@ -84,8 +84,11 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 // refused runs a chunk again that a standby would not or could not answer.
 func (s *session) refused(c *chunk, l *lease, try *attempt) (again bool, err error) {
 	s.pending = s.pending[:0]
-	if s.deferred.text != "" {
+	if s.deferred.text != "" || s.st.tx != txIdle {
 		s.giveUp(l) // its transaction has failed
+	}
+	if s.moves.text != "" {
+		s.restart()
 	}
 	cause := causeOf(s.relay.code)
 	s.cluster.metrics.reroutes.WithLabelValues(s.cluster.Name, cause).Inc()
@@ -144,7 +147,10 @@ func (s *session) broken(c *chunk, l *lease, try *attempt, nodeErr error, outsid
 	if r.fatal != nil && !s.srv.nodeDying(r.fatal) {
 		return false, &sessionFatal{report: r.fatal}
 	}
-	if outside && !r.seen && (!sent || read) && c.n > 0 && c.rest == 0 && c.end != endOpen {
+	if outside && !r.seen && (!sent || read || s.moves.text != "") && c.n > 0 && c.rest == 0 && c.end != endOpen {
+		if s.moves.text != "" {
+			s.restart()
+		}
 		s.cluster.metrics.reroutes.WithLabelValues(s.cluster.Name, causeLost).Inc()
 		if l.node.Role == health.RoleStandby {
 			try.avoid |= 1 << (uint(l.node.ID) & 63)
@@ -322,6 +328,9 @@ func (s *session) settleTx(c *chunk, l *lease) {
 	if s.deferred.text != "" {
 		s.st.push("")
 		s.txOnly = l.node.Role == health.RoleStandby
+		if s.txOnly && s.movable(s.deferred.mode) {
+			s.moves = s.deferred
+		}
 	}
 	s.deferred = deferral{}
 	chained := false
@@ -347,9 +356,12 @@ func (s *session) settleTx(c *chunk, l *lease) {
 	s.st.ready(r.status, r.tag == 'C' || !had && !s.batchFailed, chained && had)
 	s.batchFailed = false
 	if r.status == txIdle {
-		s.txLease, s.txWrote, s.txOnly = nil, false, false
+		s.txLease, s.txWrote, s.txOnly, s.moves = nil, false, false, deferral{}
 	} else {
 		s.txLease = l
+		if s.moves.text != "" && (r.status == txFailed || !s.plainRead(c)) {
+			s.moves = deferral{} // it is bound to its node
+		}
 	}
 	l.set = s.st.set
 }
@@ -391,7 +403,7 @@ func (s *session) txDied() {
 		s.st.set, s.st.effective = s.st.levels[0].set, s.st.levels[0].set
 	}
 	s.st.levels = nil
-	s.txLease, s.batch, s.txWrote, s.txOnly = nil, nil, false, false
+	s.txLease, s.batch, s.txWrote, s.txOnly, s.moves = nil, nil, false, false, deferral{}
 	s.figures.txBegan, s.figures.ran = 0, false
 	s.deferred = deferral{}
 	s.dead, s.deadTold = true, false

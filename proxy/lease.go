@@ -264,20 +264,24 @@ func (s *session) release() {
 		switch {
 		case l == nil:
 		case slot == slotPrimary && s.claims(l):
-		case l.spoiled:
-			s.giveUp(l)
 		default:
-			l.conn.Dirty = l.conn.Dirty || l.owned > 0
-			if s.st.set.custom != "" {
-				l.custom = s.st.set.custom
-			}
-			if l.conn.Dirty && l.custom != "" {
-				s.giveUp(l) // DISCARD ALL leaves the names of custom settings behind
-				continue
-			}
-			s.giveBack(l)
+			s.releaseOne(l)
 		}
 	}
+}
+
+// releaseOne gives back a lease of transaction pooling that is between transactions, or closes what nobody else may get.
+func (s *session) releaseOne(l *lease) {
+	l.conn.Dirty = l.conn.Dirty || l.owned > 0
+	if s.st.set.custom != "" {
+		l.custom = s.st.set.custom
+	}
+	// DISCARD ALL leaves the names of custom settings behind.
+	if l.spoiled || l.conn.Dirty && l.custom != "" {
+		s.giveUp(l)
+		return
+	}
+	s.giveBack(l)
 }
 
 // claims says whether the session must keep its primary connection, and sees to what has to happen to it

@@ -27,6 +27,7 @@ type Metrics struct {
 	misroutes    *prometheus.CounterVec
 	hintsIgnored *prometheus.CounterVec
 	unproven     *prometheus.CounterVec
+	moved        *prometheus.CounterVec
 	localOnly    *prometheus.CounterVec
 }
 
@@ -64,12 +65,13 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		logins:       counter("logins_total", "Logins of clients by method and result.", "method", "result"),
 		misroutes:    counter("misroutes_seen_total", "Refusals of standbys that reached a client.", "cluster"),
 		hintsIgnored: counter("hints_ignored_total", "Hints that came when the transaction had a node already.", "cluster"),
+		moved:        counter("transactions_moved_total", "Transactions that a standby had begun to answer and that began anew on the primary.", "cluster"),
 		unproven:     counter("freshness_unproven_total", "Reads that went to the primary before it was proven to show what the session had read on a standby.", "cluster"),
 		localOnly:    counter("commits_local_only_total", "Commits acknowledged without the synchronous standby.", "cluster"),
 	}
 	for _, c := range []prometheus.Collector{
 		m.statements, m.routes, m.shadow, m.reroutes, m.seconds, m.overhead, m.hold, m.freshDelay, m.held, m.clients,
-		m.pinned, m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.localOnly,
+		m.pinned, m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.moved, m.localOnly,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -97,6 +99,7 @@ type clusterMetrics struct {
 	held         prometheus.Gauge
 	hintsIgnored prometheus.Counter
 	unproven     prometheus.Counter
+	moved        prometheus.Counter
 	misroutes    prometheus.Counter
 	localOnly    prometheus.Counter
 }
@@ -114,7 +117,7 @@ func (m *Metrics) cluster(name string) *clusterMetrics {
 		m: m, name: name, reroutes: m.reroutes, overhead: m.overhead.WithLabelValues(name),
 		holdReleased: m.hold.WithLabelValues(name, "released"), holdTimeout: m.hold.WithLabelValues(name, "timeout"),
 		held: m.held.WithLabelValues(name), hintsIgnored: m.hintsIgnored.WithLabelValues(name),
-		unproven: m.unproven.WithLabelValues(name), misroutes: m.misroutes.WithLabelValues(name), localOnly: m.localOnly.WithLabelValues(name),
+		unproven: m.unproven.WithLabelValues(name), moved: m.moved.WithLabelValues(name), misroutes: m.misroutes.WithLabelValues(name), localOnly: m.localOnly.WithLabelValues(name),
 	}
 	c.routes.vec, c.routes.name = m.routes, name
 	c.shadow.vec, c.shadow.name = m.shadow, name

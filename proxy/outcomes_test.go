@@ -278,6 +278,29 @@ func readOutcomes() []outcome {
 			o.c.silent()
 			return join(first, o.sql("SELECT 2"), o.sql("SELECT 3"), o.sql("ROLLBACK"), o.stays(), o.ran("SELECT 2"), o.ran("SELECT 3"))
 		}},
+		{"in a repeatable read-only transaction, after a read", []rigOption{withoutB}, func(o *stage) string {
+			o.a().on("SELECT 2", dies)
+			return join(o.sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), o.sql("SELECT 1"), o.sql("SELECT 2"), o.sql("SELECT 3"), o.sql("ROLLBACK"),
+				o.sql("SELECT 4"), o.stays(), o.ran("SELECT 2"), o.ran("SELECT 3"), o.ran("SELECT 4"))
+		}},
+		{"in a repeatable read-only transaction, its standby dies between statements", []rigOption{withoutB}, func(o *stage) string {
+			first := join(o.sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), o.sql("SELECT 1"))
+			o.a().KillConns()
+			o.c.silent()
+			return join(first, o.sql("SELECT 2"), o.sql("SELECT 3"), o.sql("ROLLBACK"), o.stays(), o.ran("SELECT 2"), o.ran("SELECT 3"))
+		}},
+		{"in a read-only transaction with a savepoint, after a read", []rigOption{withoutB}, func(o *stage) string {
+			o.a().on("SELECT 2", dies)
+			return join(o.sql("BEGIN READ ONLY"), o.sql("SELECT 1"), o.sql("SAVEPOINT s"), o.sql("SELECT 2"), o.sql("ROLLBACK"), o.stays(), o.ran("SELECT 2"))
+		}},
+		{"in a repeatable read-only transaction, cancelled by a conflict", []rigOption{withoutB}, func(o *stage) string {
+			o.a().on("SELECT 2", func(b *backendPG) error { return b.error("40001", conflict) })
+			return join(o.sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), o.sql("SELECT 1"), o.sql("SELECT 2"), o.sql("SELECT 3"), o.sql("ROLLBACK"), o.stays(), o.ran("SELECT 2"))
+		}},
+		{"in a repeatable read-only transaction, ended by FATAL 40001", []rigOption{withoutB}, func(o *stage) string {
+			o.a().on("SELECT 2", func(b *backendPG) error { return b.fatal("40001", conflict) })
+			return join(o.sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), o.sql("SELECT 1"), o.sql("SELECT 2"), o.sql("SELECT 3"), o.sql("COMMIT"), o.stays(), o.ran("SELECT 2"))
+		}},
 		{"in a read-only transaction, cancelled by a conflict", []rigOption{withoutB}, func(o *stage) string {
 			o.a().on("SELECT 2", func(b *backendPG) error { return b.error("40001", conflict) })
 			return join(o.sql("BEGIN READ ONLY"), o.sql("SELECT 1"), o.sql("SELECT 2"), o.sql("SELECT 3"), o.sql("ROLLBACK"), o.stays(), o.ran("SELECT 2"))

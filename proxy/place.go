@@ -19,7 +19,9 @@ func (s *session) place(c *chunk, try *attempt) (*lease, *problem) {
 		}
 	}
 	if s.txLease != nil {
-		return s.placeInTx(c)
+		if l, problem := s.placeInTx(c); l != nil || problem != nil {
+			return l, problem
+		}
 	}
 	for {
 		d := s.decide(c, try)
@@ -69,7 +71,8 @@ func (s *session) placeInBatch(c *chunk) (*lease, *problem) {
 	return nil, nil
 }
 
-// placeInTx keeps an open transaction on its lease, as long as that node may still answer.
+// placeInTx keeps an open transaction on its lease, as long as that node may still answer. Both results are nil when
+// the transaction begins anew, on the primary.
 func (s *session) placeInTx(c *chunk) (*lease, *problem) {
 	l := s.txLease
 	snap := s.cluster.Monitor.Snapshot()
@@ -78,7 +81,7 @@ func (s *session) placeInTx(c *chunk) (*lease, *problem) {
 		s.txDied()
 		return nil, s.problemTxLost(c)
 	}
-	if s.txOnly && c.unit != nil && c.unit.Class == router.ClassPrimary && c.unit.Flags&router.FlagReadInReadOnly == 0 && !txControl(c.unit) {
+	if s.txOnly && s.st.tx == txOpen && s.needsPrimary(c) {
 		return s.moveTx(c, l)
 	}
 	s.decision = router.Decision{Node: l.node, Target: targetOf(l.node), Reason: s.txReason()}
@@ -87,7 +90,10 @@ func (s *session) placeInTx(c *chunk) (*lease, *problem) {
 
 // txReason is why a statement of the open transaction runs where it does.
 func (s *session) txReason() router.Reason {
-	if s.txOnly {
+	switch {
+	case s.txOnly && s.moves.text != "" && !s.declaredReadOnly(s.moves.mode):
+		return router.ReasonOptimistic
+	case s.txOnly:
 		return router.ReasonReadOnlyTx
 	}
 	return router.ReasonTransaction
@@ -112,12 +118,60 @@ func txControl(u *router.Unit) bool {
 	return u.Class == router.ClassSession
 }
 
-// moveTx answers a statement that only the primary can run within a read-only transaction that
-// a standby has begun to answer. The transaction fails there as it would by the standby's own
-// word, and the shape is learned.
+// moveTx takes a transaction to the primary that a standby has begun to answer: at READ COMMITTED each statement has
+// a snapshot of its own, so nobody sees a difference as long as nothing binds the transaction to its node. One that is
+// bound fails as it would by the standby's own word.
 func (s *session) moveTx(c *chunk, l *lease) (*lease, *problem) {
-	s.decision = router.Decision{Node: l.node, Target: router.TargetStandby, Reason: router.ReasonReadOnlyTx}
-	return nil, problemReadOnlyTx(c.unit)
+	if s.moves.text == "" {
+		s.decision = router.Decision{Node: l.node, Target: router.TargetStandby, Reason: router.ReasonReadOnlyTx}
+		return nil, problemReadOnlyTx(c.unit)
+	}
+	if err := s.command(l, "ROLLBACK"); err != nil {
+		if s.relay.clientErr != nil {
+			return nil, clientGone(s.relay.clientErr)
+		}
+		s.lost(l, err)
+		s.giveUp(l)
+	} else if s.target.Pooled {
+		s.releaseOne(l)
+	}
+	s.restart()
+	s.cluster.metrics.moved.Inc()
+	return nil, nil
+}
+
+// restart makes the open transaction one whose BEGIN has not been sent, for the statement at hand to take along.
+func (s *session) restart() {
+	s.st.restart()
+	s.deferred, s.moves = s.moves, deferral{}
+	s.deferred.at = health.Clock()
+	s.txLease, s.txOnly = nil, false
+}
+
+// needsPrimary says whether a chunk cannot run in the transaction that a standby answers.
+func (s *session) needsPrimary(c *chunk) bool {
+	u := c.unit
+	if s.moves.text != "" && !s.declaredReadOnly(s.moves.mode) {
+		return !s.plainRead(c) && !(u != nil && u.OnlyTx && u.Statements == 1 && endsTx(u) && !u.Effects[0].AndChain && !s.incompletePart(c))
+	}
+	return u != nil && u.Class == router.ClassPrimary && u.Flags&router.FlagReadInReadOnly == 0 && !txControl(u)
+}
+
+// notPlain are the flags of reads that see or leave something that is the transaction's own, or rest on the catalog
+// alone: a function or a view may call now().
+const notPlain = router.FlagTxTime | router.FlagCatalog | router.FlagOpaque | router.FlagUnparsed | router.FlagUnknownName |
+	router.FlagMulti | router.FlagCopyOut | router.FlagLateRows | router.FlagCurrval | router.FlagNames | router.FlagSerializable
+
+// plainRead says whether a chunk is nothing but a read whose result depends on no more than its own snapshot, and
+// which leaves nothing behind in the transaction.
+func (s *session) plainRead(c *chunk) bool {
+	u := c.unit
+	return u != nil && u.Class == router.ClassRead && u.Flags&notPlain == 0 && len(u.Effects) == 0 && !s.incompletePart(c) && s.complete(c)
+}
+
+// movable says whether a transaction may begin anew on another node: at READ COMMITTED.
+func (s *session) movable(m router.TxMode) bool {
+	return !m.Snapshot && (m.Isolation == 'r' || m.Isolation == 0 && s.readCommitted)
 }
 
 // decide asks the router.
@@ -206,8 +260,17 @@ func (s *session) toPrimary(snap *health.Snapshot, now int64, why router.Reason)
 }
 
 // decideTx is where a transaction goes whose BEGIN was deferred: read-only ones to a standby
-// when their first statement is a read, all others to the primary.
+// when their first statement is a read, all others to the primary, unless they begin optimistically with a plain read.
 func (s *session) decideTx(c *chunk, snap *health.Snapshot, now int64, try *attempt) (router.Decision, bool) {
+	if s.optimistic() && s.plainRead(c) {
+		d := router.Route(c.unit, s.view(try), snap, now)
+		if d.Target == router.TargetStandby && d.Reason == router.ReasonRead {
+			d.Reason = router.ReasonOptimistic
+		}
+		if d.Target != router.TargetPrimary || d.Node == nil {
+			return d, true
+		}
+	}
 	if !s.readOnlyTx() || c.unit == nil || c.unit.Class == router.ClassPrimary && c.unit.Flags&router.FlagReadInReadOnly == 0 {
 		return s.toPrimary(snap, now, router.ReasonTransaction), true
 	}
@@ -228,10 +291,22 @@ func (s *session) readOnlyTx() bool {
 	if m.Isolation == 'S' || (m.Isolation == 0 && s.serializable) || m.Snapshot {
 		return false
 	}
+	return s.declaredReadOnly(m)
+}
+
+// declaredReadOnly says whether a transaction is READ ONLY by its BEGIN or by the session's default.
+func (s *session) declaredReadOnly(m router.TxMode) bool {
 	if m.ReadOnly != router.Unset {
 		return m.ReadOnly == router.Yes
 	}
 	return s.readOnly
+}
+
+// optimistic says whether the deferred transaction may begin on a standby although it may write later. A standby
+// refuses a BEGIN READ WRITE.
+func (s *session) optimistic() bool {
+	m := s.deferred.mode
+	return s.target.Optimistic && m.ReadOnly == router.Unset && !s.readOnly && s.movable(m)
 }
 
 // view is what the router needs to know of the session.

@@ -348,7 +348,8 @@ func TestDeferredBegin(t *testing.T) {
 	})
 }
 
-// TestReadOnlyTransaction: on one standby for the whole of it; a write in it fails it there as well.
+// TestReadOnlyTransaction: on one standby for the whole of it. At READ COMMITTED it moves to the primary ahead of a
+// statement that a standby cannot run; what binds it to the standby fails it there.
 func TestReadOnlyTransaction(t *testing.T) {
 	both(t, func(t *testing.T, protocol string) {
 		r := newRig(t, withoutB)
@@ -356,6 +357,13 @@ func TestReadOnlyTransaction(t *testing.T) {
 		c.query("SELECT 1")
 		r.forgetAll()
 		c.runs(protocol, "BEGIN READ ONLY")
+		c.runs(protocol, "SELECT 1")
+		c.runs(protocol, "SELECT nextval('s')")
+		c.query("COMMIT")
+		equal(t, "nextval ran", r.ran("SELECT nextval('s')"), "primary=1")
+		equal(t, "within", r.ran("BEGIN READ ONLY"), "primary=1 standby-a=1")
+		r.forgetAll()
+		c.runs(protocol, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 		c.runs(protocol, "SELECT 1")
 		equal(t, "a write", c.runs(protocol, "INSERT INTO t VALUES (1)"), "E(ERROR 25006 pgweir) Z(E)")
 		if got := r.a().got(); !strings.Contains(got, "B  "+reservedStatement+" | S") {

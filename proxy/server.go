@@ -156,6 +156,7 @@ type Target struct {
 	MaxLagTime     time.Duration
 	Pooled         bool          // pool_mode: transaction
 	RealPID        bool          // backend_pid: real; only where Pooled is false
+	Optimistic     bool          // transactions: optimistic
 	BeginDefer     time.Duration // 0: a BEGIN is sent at once
 	HoldTimeout    time.Duration
 	ConnectTimeout time.Duration

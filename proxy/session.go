@@ -51,10 +51,12 @@ type session struct {
 	dead        bool       // the open transaction's lease is gone: 25P02 until ROLLBACK
 	txWrote     bool
 	txDDL       bool // the open transaction changed the catalog
-	txOnly      bool // the open transaction is read-only and runs on a standby
+	txOnly      bool // the open transaction has only read and runs on a standby
 	inDuplex    bool // another goroutine reads the lease
 	draining    bool // the server is stopping
 	skipping    bool // an error of ours was answered in a batch: nothing until Sync
+
+	moves deferral // the BEGIN of the open transaction on a standby, while it may begin anew elsewhere
 
 	own ownSettings // pgweir.*
 
@@ -77,6 +79,7 @@ type session struct {
 	idleTimeout            time.Duration
 	began                  int64 // health.Clock() when the last statement began
 	serializable, readOnly bool  // the session's defaults, as environment last found them
+	readCommitted          bool  // likewise
 	watch                  watch
 	decision               router.Decision // the last one that was answered, for SHOW pgweir.last_route
 
@@ -500,9 +503,13 @@ func (s *session) spoke(l *lease, lerr error) error {
 		return s.lostPin(pinned, fatal)
 	}
 	if inTx {
-		if s.st.tx == txIdle {
+		dying := fatal == nil || s.srv.nodeDying(fatal.report)
+		switch {
+		case s.st.tx == txIdle:
 			s.batchLost = true
-		} else {
+		case s.moves.text != "" && dying:
+			s.restart()
+		default:
 			s.txDied()
 		}
 		if fatal != nil && !s.srv.nodeDying(fatal.report) {

@@ -364,6 +364,9 @@ func (s *state) restoreListens(l []string) {
 	s.pins[router.PinListen] = len(l) > 0
 }
 
+// restart makes the open transaction one that no node knows; it has changed nothing.
+func (s *state) restart() { s.levels = nil }
+
 // ready takes over the transaction status of a ReadyForQuery. committed says how the last
 // transaction ended, when one ended; chained that the next began at once.
 func (s *state) ready(status txBlock, committed, chained bool) {

@@ -34,6 +34,7 @@ const (
 	ReasonState
 
 	ReasonReadOnlyTx
+	ReasonOptimistic
 	ReasonHint
 	ReasonHintRefused
 	ReasonRoutePrimary
@@ -80,6 +81,7 @@ var reasonTable = [reasonCount]named{
 	ReasonState:        {"state", "Uses or leaves state that stays with the primary's connection: PREPARE, EXECUTE, LISTEN, LOAD, WITH HOLD, SET SESSION AUTHORIZATION, or what cannot be seen from outside."},
 
 	ReasonReadOnlyTx:   {"read_only_transaction", "A read-only transaction on its standby."},
+	ReasonOptimistic:   {"optimistic", "A transaction that has only read so far, on a standby (`transactions: optimistic`)."},
 	ReasonHint:         {"hint", "A hint asked for it."},
 	ReasonHintRefused:  {"hint_refused", "A standby was asked for, and the statement is one that no hint moves there."},
 	ReasonRoutePrimary: {"route_primary", "The setting route is primary."},

@@ -183,7 +183,7 @@ type Overrides struct {
 	WaitTimeout    *time.Duration // query_wait_timeout; 0: no limit
 	WaitNotify     *time.Duration // query_wait_notify; 0: never
 	BackendPID     *string        // virtual or real
-	Transactions   *string        // primary
+	Transactions   *string        // primary, optimistic
 }
 
 // Database is what a client gets that asks for its name.

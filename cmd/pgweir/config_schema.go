@@ -137,7 +137,7 @@ func overrides(o *Overrides) section {
 		}}},
 		{"transactions", "where explicit transactions start", optional[string]{&o.Transactions, func(v *string) value {
 			return choice(v, word[string]{name: "primary", val: "primary"},
-				word[string]{name: "optimistic", refuse: "optimistic transactions are not available in this version; only primary is"})
+				word[string]{name: "optimistic", val: "optimistic"})
 		}}},
 	}...)
 }
