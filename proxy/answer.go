@@ -220,9 +220,9 @@ func (s *session) beginNow() error {
 		out := pgwire.AppendQuery(s.scratch[:0], s.deferred.text)
 		s.scratch = out
 		r.push(expectation{typ: pgwire.MsgQuery, kind: byte(txOpen), swallow: true})
-		err := l.conn.Link.Exchange(out)
-		if err == nil {
-			err = r.run()
+		err := s.asks(l, out)
+		if s.ctx.Err() != nil {
+			return s.cause()
 		}
 		if r.clientErr != nil {
 			return r.clientErr

@@ -213,7 +213,7 @@ func (srv *Server) end(ctx context.Context, victims []*session) error {
 	defer wg.Wait()
 	for _, s := range victims {
 		s.cancel(errKilled)
-		if l := s.running.Load(); l != nil {
+		if l := s.occupied(); l != nil {
 			wg.Go(func() { srv.stop(ctx, s, l) })
 		}
 	}
@@ -256,17 +256,20 @@ func awaitEnd(ctx context.Context, s *session) error {
 	return nil
 }
 
-// stop cancels what a session runs on a lease and closes the lease's socket, so that the session hears of its end.
+// stop closes the socket of a lease on which something runs for a session, so that the session hears of its end, and cancels
+// that on the node. The session's context is over: it sends nothing more on the lease, and nobody else gets it.
 func (srv *Server) stop(ctx context.Context, s *session, l *lease) {
 	l.cancelling.Lock()
-	defer l.cancelling.Unlock()
-	if s.running.Load() != l {
+	if s.running.Load() != l && s.asking.Load() != l {
+		l.cancelling.Unlock()
 		return
 	}
+	l.closed = true
+	l.cancelling.Unlock()
+	_ = l.conn.Link.Close()
 	ctx, cancel := context.WithTimeout(ctx, s.target.CancelTimeout)
 	defer cancel()
 	if err := l.conn.Cancel(ctx); err != nil {
 		srv.log.Warn("cancel", "cluster", s.cluster.Name, "node", l.node.Name, "error", err)
 	}
-	_ = l.conn.Link.Close()
 }

@@ -32,6 +32,8 @@ const (
 	codeAdminShutdown      = "57P01" // admin_shutdown
 	codeCannotConnect      = "57P03" // cannot_connect_now
 	codeIdleSession        = "57P05" // idle_session_timeout
+	codeIdleTransaction    = "25P03" // idle_in_transaction_session_timeout
+	codeLongTransaction    = "25P04" // transaction_timeout
 	codeTooMany            = "53300" // too_many_connections
 	codeNoDatabase         = "3D000" // invalid_catalog_name
 	codeInvalidValue       = "22023" // invalid_parameter_value
@@ -79,6 +81,9 @@ func (p *problem) report(severity string) []byte {
 func (s *session) refuse(c *chunk, p *problem) error {
 	if p.ends != nil {
 		return p.ends
+	}
+	if s.ctx.Err() != nil {
+		return s.cause() // what goes wrong after that is nobody's business
 	}
 	if l := s.failing(); l != nil {
 		if err := s.failOn(l, c); err != nil {
@@ -132,10 +137,7 @@ func (s *session) failOn(l *lease, _ *chunk) error {
 	r.reset(s, l)
 	r.push(expectation{typ: pgwire.MsgBind, swallow: true})
 	r.push(expectation{typ: pgwire.MsgSync, swallow: true})
-	if err := l.conn.Link.Exchange(out); err != nil {
-		return err
-	}
-	if err := r.run(); err != nil {
+	if err := s.asks(l, out); err != nil {
 		return err
 	}
 	if r.fatal != nil {
@@ -306,6 +308,38 @@ func problemIdle() *problem {
 	return &problem{code: codeIdleSession, message: "terminating connection due to idle-session timeout"}
 }
 
+// problemOverTime is the end of a session that is over one of the configuration's limits of time, in PgBouncer's words where it
+// has the limit.
+func problemOverTime(e *overTime) *problem {
+	const unknown = "A write or COMMIT that was under way may have been carried out: check before repeating."
+	switch e.limit {
+	case limitQuery:
+		return &problem{
+			code: codeCanceled, message: "query timeout", hint: unknown,
+			detail: fmt.Sprintf("The statement took longer than %s (query_timeout), waits included, and was cancelled.", e.value),
+		}
+	case limitTransaction:
+		return &problem{
+			code: codeLongTransaction, message: "transaction timeout", hint: unknown,
+			detail: fmt.Sprintf("The transaction took longer than %s (transaction_timeout) and was ended.", e.value),
+		}
+	case limitIdleTransaction:
+		return &problem{
+			code: codeIdleTransaction, message: "idle transaction timeout",
+			detail: fmt.Sprintf("The client was idle within a transaction for longer than %s (idle_transaction_timeout). Nothing of it was committed.", e.value),
+		}
+	case limitIdle:
+		return &problem{
+			code: codeIdleSession, message: "client_idle_timeout",
+			detail: fmt.Sprintf("The client was idle for longer than %s.", e.value),
+		}
+	}
+	return &problem{
+		code: codeAdminShutdown, message: "client_lifetime", hint: "Connect again.",
+		detail: fmt.Sprintf("The client has been connected for longer than %s.", e.value),
+	}
+}
+
 // problemShape is PostgreSQL's own error for a statement whose rows have changed since it was prepared. The JDBC driver
 // prepares again only when it sees the routine.
 func problemShape() *problem {
@@ -450,6 +484,12 @@ var (
 	errKilled   = errors.New("an administrator ended the session")
 )
 
+// unsaid is the end of a session whose client has been sent a part of a message: nothing can be said behind that.
+type unsaid struct{ cause error }
+
+// Error is the cause.
+func (e *unsaid) Error() string { return e.cause.Error() }
+
 // farewell is what a client hears when its connection ends for reason, nil when there is nobody to
 // tell or nothing to say.
 func farewell(reason error) []byte {
@@ -458,7 +498,10 @@ func farewell(reason error) []byte {
 	var pin *pinLost
 	var login *auth.Error
 	var p *loginProblem
+	var late *overTime
 	switch {
+	case errors.As(reason, &late):
+		return problemOverTime(late).report("FATAL")
 	case errors.As(reason, &fatal):
 		return pgwire.AppendMessage(nil, pgwire.MsgErrorResponse, fatal.report)
 	case errors.As(reason, &pin):
@@ -493,12 +536,16 @@ func side(reason error) string {
 	var p *loginProblem
 	var fatal *sessionFatal
 	var pin *pinLost
+	var late *overTime
+	var mute *unsaid
 	switch {
+	case errors.As(reason, &mute):
+		return side(mute.cause)
 	case errors.Is(reason, errTerminate), errors.Is(reason, io.EOF):
 		return "client"
 	case errors.As(reason, &protocol), errors.As(reason, &login):
 		return "client"
-	case errors.Is(reason, errDraining), errors.Is(reason, errKilled):
+	case errors.Is(reason, errDraining), errors.Is(reason, errKilled), errors.As(reason, &late):
 		return "proxy"
 	case errors.As(reason, &fatal), errors.As(reason, &pin), errors.Is(reason, errCutMessage):
 		return "node"

@@ -36,8 +36,12 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	hinted := try.decision.Reason == router.ReasonHint
 	r.net = standby && outside && !hinted
 	r.hold = r.net && u != nil && u.Flags&router.FlagCatalog != 0
-	l.node.Live.Outstanding.Add(1)
 	l.begin(s)
+	if s.ctx.Err() != nil { // whoever ends the session looks for what runs after that
+		s.running.Store(nil)
+		return false, s.cause()
+	}
+	l.node.Live.Outstanding.Add(1)
 	s.figures.request.Store(began)
 	try.number++
 
@@ -70,6 +74,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 
 	switch {
 	case r.clientErr != nil:
+		s.torn = s.torn || r.cut
 		s.giveUp(l)
 		return false, r.clientErr
 	case nodeErr != nil || r.fatal != nil:
@@ -140,6 +145,9 @@ func (s *session) broken(c *chunk, l *lease, try *attempt, nodeErr error, outsid
 	s.pending = s.pending[:0]
 	if r.cut {
 		return false, errCutMessage
+	}
+	if s.ctx.Err() != nil {
+		return false, s.cause()
 	}
 	if primary && pinned != router.PinNone {
 		return false, s.lostPin(pinned, fatalOf(r))
@@ -282,7 +290,8 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	s.countPin()
 	s.settleSync()
 	l.conn.Link.Rest()
-	l.used = s.cluster.observe(c, l, s.decision, began, sentAt)
+	s.timing.settled = s.cluster.observe(c, l, s.decision, began, sentAt)
+	l.used = s.timing.settled
 	s.count(c, sentAt, l.used)
 }
 

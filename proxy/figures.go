@@ -36,6 +36,7 @@ type figures struct {
 	since    int64                    // health.Clock() at the login
 	request  atomic.Int64             // … when the last unit came that went to a node; 0 before
 	waiting  atomic.Int64             // … since when it waits for a connection; 0 when it does not
+	got      atomic.Int64             // … when the last such wait was over
 	holding  atomic.Bool              // it holds a connection or is about to get one
 	cancels  atomic.Int32             // cancel requests of its client that are on their way to a node
 	settings atomic.Pointer[settings] // what it has SET
@@ -59,7 +60,9 @@ func (f *figures) waits() int64 {
 
 // served ends a wait.
 func (f *figures) served(began int64) {
-	f.counted.Waited += time.Duration(health.Clock() - began)
+	now := health.Clock()
+	f.counted.Waited += time.Duration(now - began)
+	f.got.Store(now)
 	f.waiting.Store(0)
 }
 

@@ -34,6 +34,7 @@ type lease struct {
 	statements [router.ClassPrimary + 1]prometheus.Counter
 	holder     *atomic.Uint32 // keyTable's note of who has it
 	cancelling sync.Mutex     // held while a cancel is on its way to the node
+	closed     bool           // its socket was closed under the session; guarded by cancelling
 	used       int64          // health.Clock() when it was last used
 }
 
@@ -247,6 +248,11 @@ func (l *lease) begin(s *session) {
 // giveBack returns an idle lease to its pool, which wipes it before anybody else gets it.
 func (s *session) giveBack(l *lease) {
 	l.cancelling.Lock() // a cancel that is under way would hit whoever gets it next
+	if l.closed {
+		l.cancelling.Unlock()
+		s.giveUp(l)
+		return
+	}
 	if !s.target.Pooled {
 		s.srv.keys.detach(s, l)
 	} // else what it has notified of may still arrive: it is this session's until another has the connection
@@ -393,10 +399,7 @@ func (s *session) command(l *lease, sql string) error {
 	r := &s.relay
 	r.reset(s, l)
 	r.push(expectation{typ: pgwire.MsgQuery, swallow: true})
-	if err := l.conn.Link.Exchange(s.scratch); err != nil {
-		return err
-	}
-	if err := r.run(); err != nil {
+	if err := s.asks(l, s.scratch); err != nil {
 		return err
 	}
 	switch {

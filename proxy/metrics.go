@@ -29,6 +29,7 @@ type Metrics struct {
 	unproven     *prometheus.CounterVec
 	moved        *prometheus.CounterVec
 	localOnly    *prometheus.CounterVec
+	closed       *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics of the proxy.
@@ -68,10 +69,11 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		moved:        counter("transactions_moved_total", "Transactions that a standby had begun to answer and that began anew on the primary.", "cluster"),
 		unproven:     counter("freshness_unproven_total", "Reads that went to the primary before it was proven to show what the session had read on a standby.", "cluster"),
 		localOnly:    counter("commits_local_only_total", "Commits acknowledged without the synchronous standby.", "cluster"),
+		closed:       counter("clients_closed_total", "Clients that were disconnected because they were over a limit of time, by its name.", "cluster", "limit"),
 	}
 	for _, c := range []prometheus.Collector{
 		m.statements, m.routes, m.shadow, m.reroutes, m.seconds, m.overhead, m.hold, m.freshDelay, m.held, m.clients,
-		m.pinned, m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.moved, m.localOnly,
+		m.pinned, m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.moved, m.localOnly, m.closed,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -102,6 +104,7 @@ type clusterMetrics struct {
 	moved        prometheus.Counter
 	misroutes    prometheus.Counter
 	localOnly    prometheus.Counter
+	closed       [timeLimits]prometheus.Counter
 }
 
 // maxReasons is more than there are reasons; NewMetrics holds it to that.
@@ -118,6 +121,7 @@ func (m *Metrics) cluster(name string) *clusterMetrics {
 		holdReleased: m.hold.WithLabelValues(name, "released"), holdTimeout: m.hold.WithLabelValues(name, "timeout"),
 		held: m.held.WithLabelValues(name), hintsIgnored: m.hintsIgnored.WithLabelValues(name),
 		unproven: m.unproven.WithLabelValues(name), moved: m.moved.WithLabelValues(name), misroutes: m.misroutes.WithLabelValues(name), localOnly: m.localOnly.WithLabelValues(name),
+		closed: closedBy(m.closed, name),
 	}
 	c.routes.vec, c.routes.name = m.routes, name
 	c.shadow.vec, c.shadow.name = m.shadow, name

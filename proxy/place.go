@@ -57,10 +57,7 @@ func (s *session) placeInBatch(c *chunk) (*lease, *problem) {
 	r := &s.relay
 	r.reset(s, l)
 	r.push(expectation{typ: pgwire.MsgSync, swallow: true})
-	err := l.conn.Link.Exchange(pgwire.AppendSync(nil))
-	if err == nil {
-		err = r.run()
-	}
+	err := s.asks(l, pgwire.AppendSync(nil))
 	if r.clientErr != nil {
 		return nil, clientGone(r.clientErr)
 	}

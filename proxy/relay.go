@@ -127,7 +127,7 @@ func (r *relay) step() error {
 	if r.out > 0 && (done || err != nil || !r.hold || r.seen || r.out > keepBack || r.through > 0) {
 		r.seen = true
 		if e := r.s.client.Write(b[:r.out]); e != nil {
-			r.clientErr = e
+			r.clientErr, r.s.torn = e, true
 		}
 		r.out = 0
 	}
@@ -202,7 +202,7 @@ func (r *relay) replace(b []byte) (out int) {
 	}
 	r.instead = nil
 	if err != nil {
-		r.clientErr = err
+		r.clientErr, r.s.torn = err, true
 	}
 	return 0
 }

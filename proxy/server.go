@@ -27,10 +27,8 @@ type Config struct {
 	// ClientTLS is the TLS configuration of a listener, nil where it speaks none; required says
 	// that plaintext is refused. It is asked for every connection.
 	ClientTLS func(listener int) (conf *tls.Config, required bool)
-	// LoginTimeout bounds everything from accept to the end of the login.
-	LoginTimeout time.Duration
-	// MaxClients bounds the client connections; 0: no limit.
-	MaxClients int
+	// Admission is what Refresh changes.
+	Admission
 	// HoldMax bounds the statements that wait for a primary.
 	HoldMax int
 	// UnknownSQLState is what a write of unknown outcome is answered with; "" is 08007.
@@ -45,9 +43,17 @@ type Config struct {
 	Log     *slog.Logger
 }
 
+// Admission bounds who may come in.
+type Admission struct {
+	// LoginTimeout bounds everything from accept to the end of the login.
+	LoginTimeout time.Duration
+	// MaxClients bounds the client connections; 0: no limit.
+	MaxClients int
+}
+
 // DefaultConfig is every value that has a default.
 func DefaultConfig() Config {
-	return Config{LoginTimeout: time.Minute, HoldMax: 10_000, Process: -1}
+	return Config{Admission: Admission{LoginTimeout: time.Minute}, HoldMax: 10_000, Process: -1}
 }
 
 // Validate returns everything that is wrong, joined.
@@ -79,6 +85,7 @@ type Cluster struct {
 	metrics *clusterMetrics
 	clients atomic.Int64
 	held    atomic.Int64
+	closed  [timeLimits]atomic.Int64 // clients that were disconnected, by why
 	mu      struct {
 		sync.Mutex
 		marks map[string]*Marks
@@ -163,6 +170,7 @@ type Target struct {
 	WaitTimeout    time.Duration // for a connection of a full pool; 0: no limit
 	WaitNotify     time.Duration // after which a client is told that it waits for a connection; 0: never
 	CancelTimeout  time.Duration // for a cancel to reach a node
+	Times          Times         // what Refresh asks for again
 }
 
 // Server serves clients.
@@ -179,6 +187,8 @@ type Server struct {
 	bases      bases
 	holds      *holds
 	clock      *clock
+	timekeeper *timekeeper
+	admission  atomic.Pointer[Admission]
 	seed       *auth.Seed
 	clients    atomic.Int64
 	consoles   atomic.Int64 // clients of the console, those about to log in too
@@ -206,7 +216,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv := &Server{
 		cfg: cfg, log: cfg.Log, pool: cfg.Pool, classifier: cfg.Classifier, metrics: cfg.Metrics,
-		keys: newKeyTable(cfg.Process), doors: newDoors(), left: make(chan struct{}, 1), statements: newStatementTable(), holds: newHolds(cfg.HoldMax), clock: newClock(), seed: auth.NewSeed(),
+		keys: newKeyTable(cfg.Process), doors: newDoors(), left: make(chan struct{}, 1), statements: newStatementTable(), holds: newHolds(cfg.HoldMax), clock: newClock(), timekeeper: newTimekeeper(), seed: auth.NewSeed(),
 		incomplete: &router.Unit{
 			Class: router.ClassPrimary, Reason: router.ReasonIncomplete, Mark: router.MarkWrite,
 			Flags: router.FlagMayCommit, Statements: 1,
@@ -216,6 +226,7 @@ func New(cfg Config) (*Server, error) {
 		},
 		plainRead: &router.Unit{Class: router.ClassRead, Reason: router.ReasonRead, Mark: router.MarkRead, Statements: 1},
 	}
+	srv.admission.Store(&cfg.Admission)
 	srv.mu.sessions = make(map[*pgwire.Link]context.CancelCauseFunc)
 	return srv, nil
 }
@@ -228,6 +239,7 @@ func (srv *Server) Serve(ctx context.Context, grace time.Duration, listeners ...
 	stopClock := make(chan struct{})
 	wg.Go(func() { srv.clock.run(stopClock, &wg) })
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	wg.Go(func() { srv.timekeeper.run(base, srv, stopClock, &wg) })
 	for i, l := range listeners {
 		conns.Go(func() { srv.accept(base, i, l, &conns) })
 	}
@@ -296,6 +308,7 @@ func (srv *Server) serveSession(s *session) {
 	srv.metrics.clientStarts(s.cluster.Name)
 	srv.pool.Join(s.cluster.Name, s.target.Entry, s.user)
 	reason := s.run()
+	s.timing.word.Store(doesNothing)
 	srv.pool.Leave(s.cluster.Name, s.target.Entry, s.user)
 	srv.metrics.clientEnds(s.cluster.Name)
 	s.cluster.clients.Add(-1)
@@ -315,7 +328,7 @@ func (srv *Server) depart(link *pgwire.Link, s *session, cancel context.CancelCa
 
 // admit takes a new connection through its login.
 func (srv *Server) admit(ctx context.Context, cancel context.CancelCauseFunc, listener int, link *pgwire.Link) (*session, error) {
-	if err := link.SetDeadline(time.Now().Add(srv.cfg.LoginTimeout)); err != nil {
+	if err := link.SetDeadline(time.Now().Add(srv.admission.Load().LoginTimeout)); err != nil {
 		return nil, err
 	}
 	a := &arrival{srv: srv, listener: listener, link: link, ctx: ctx, cancel: cancel}
@@ -338,11 +351,11 @@ func (srv *Server) admit(ctx context.Context, cancel context.CancelCauseFunc, li
 	if a.forConsole(&st) {
 		return nil, a.console(&st) // to its end
 	}
-	if n := srv.clients.Add(1); srv.cfg.MaxClients > 0 && n > int64(srv.cfg.MaxClients) {
+	if n, most := srv.clients.Add(1), srv.admission.Load().MaxClients; most > 0 && n > int64(most) {
 		srv.uncount()
 		return nil, &loginProblem{&problem{
 			code: codeTooMany, message: "sorry, too many clients already",
-			detail: fmt.Sprintf("pgweir takes %d (max_client_conn).", srv.cfg.MaxClients),
+			detail: fmt.Sprintf("pgweir takes %d (max_client_conn).", most),
 		}}
 	}
 	s, err := a.login(st)

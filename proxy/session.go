@@ -23,8 +23,10 @@ type session struct {
 	cancel  context.CancelCauseFunc
 	cluster *Cluster
 	target  Target
-	user    string
-	keys    auth.Keys
+	// listener is the index of the one that it came in by.
+	listener int
+	user     string
+	keys     auth.Keys
 
 	startupParams []pgwire.Param // what every node login of this session starts with
 	startupKey    string
@@ -85,6 +87,9 @@ type session struct {
 
 	canceled chan struct{}         // a cancel that came while no statement ran on a node
 	running  atomic.Pointer[lease] // the lease on which a statement runs now; the cancel table reads it
+	asking   atomic.Pointer[lease] // … on which something runs that is not the client's
+	timing   timing
+	torn     bool // the client was sent a part of a message whose end will not come
 	door     *door
 	figures  figures
 }
@@ -109,15 +114,24 @@ var errTerminate = errors.New("client said Terminate")
 // reason, never nil.
 func (s *session) run() error {
 	s.release() // what the login needed
+	s.timing.word.Store(uint64(health.Clock())&clockMask | doesIdle)
 	for {
 		err := s.collect(s.batch != nil || s.skipping)
 		if err == nil {
+			err = s.starts()
+		}
+		if err == nil {
 			err = s.serve()
 			s.release()
+			if err == nil {
+				err = s.rests()
+			}
 		} else if errors.Is(err, errDeferredLong) {
 			err = s.beginNow()
 		}
 		switch {
+		case s.ctx.Err() != nil && (s.torn || errors.Is(err, errCutMessage)):
+			return &unsaid{s.cause()}
 		case s.ctx.Err() != nil:
 			return s.cause()
 		case isTimeout(err) && s.srv.isDraining():
@@ -208,8 +222,7 @@ func (s *session) dropRest(c *chunk) error {
 
 // carry sends the chunk to a node and forwards the answer, again elsewhere if nobody can notice.
 func (s *session) carry(c *chunk) error {
-	began := health.Clock()
-	s.began = began
+	began := s.began
 	drained(s.canceled) // a cancel that came too late for the last statement is not for this one
 	try := attempt{now: began}
 	for {
@@ -253,6 +266,9 @@ func (s *session) carry(c *chunk) error {
 func (s *session) notPrepared(l *lease, err error, try *attempt) *problem {
 	var refused *errReplay
 	s.giveUp(l)
+	if s.ctx.Err() != nil {
+		return s.ended()
+	}
 	if s.relay.clientErr != nil {
 		return clientGone(s.relay.clientErr)
 	}

@@ -80,10 +80,7 @@ func (s *session) checkShape(it *item, l *lease) (*problem, error) {
 	r.push(expectation{typ: pgwire.MsgSync, swallow: true})
 	s.scratch = out
 	r.quote = true
-	if err := l.conn.Link.Exchange(out); err != nil {
-		return nil, err
-	}
-	if err := r.run(); err != nil {
+	if err := s.asks(l, out); err != nil {
 		return nil, err
 	}
 	switch {

@@ -24,6 +24,7 @@ type arrival struct {
 	cancel   context.CancelCauseFunc
 	endPoint []byte // of the certificate the client was shown, for channel binding
 	secure   bool
+	reloads  uint64 // timekeeper.reloads before the target was resolved
 }
 
 // negotiate reads packets until the client has said what it wants: TLS and GSS requests are
@@ -182,6 +183,7 @@ func (a *arrival) handshake(c net.Conn, conf *tls.Config) error {
 // the connection.
 func (a *arrival) login(st pgwire.Startup) (*session, error) {
 	srv := a.srv
+	a.reloads = srv.timekeeper.reloads.Load()
 	target, err := srv.cfg.Resolve(a.listener, st.Database, st.User)
 	if err != nil {
 		// Who may not log in learns nothing of which databases there are: the password comes first,
@@ -299,7 +301,7 @@ func (a *arrival) authenticate(st *pgwire.Startup, source auth.Source, cluster *
 
 // lookup asks for a user's secret; while no node can be asked it waits, as every start-up does then.
 func (a *arrival) lookup(source auth.Source, user string, cluster *Cluster) (auth.Secret, error) {
-	deadline := time.NewTimer(min(lookupWait, a.srv.cfg.LoginTimeout/2))
+	deadline := time.NewTimer(min(lookupWait, a.srv.admission.Load().LoginTimeout/2))
 	defer deadline.Stop()
 	for {
 		secret, err := source.Lookup(a.ctx, user)
@@ -331,9 +333,10 @@ const (
 func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, keys auth.Keys) (*session, error) {
 	s := &session{
 		srv: srv, client: a.link, ctx: a.ctx, cancel: a.cancel, cluster: target.Cluster, target: target, user: st.User, keys: keys,
-		base: emptyBase, canceled: make(chan struct{}, 1), serial: srv.statements.next(),
+		listener: a.listener, base: emptyBase, canceled: make(chan struct{}, 1), serial: srv.statements.next(),
 	}
 	s.st = newState(s.loginMark())
+	s.timing.times.Store(&s.target.Times)
 	if err := s.startup(st); err != nil {
 		return nil, err
 	}
@@ -343,6 +346,10 @@ func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, key
 		srv.keys.unregister(s)
 		return nil, err
 	}
+	if srv.timekeeper.reloads.Load() != a.reloads {
+		srv.retime(s) // a reload may have looked for it too early
+	}
+	srv.timekeeper.heed(s.timing.times.Load())
 	return s, nil
 }
 

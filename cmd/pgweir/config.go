@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"pgweir/proxy"
 	"pgweir/proxy/pool"
 	"pgweir/router"
 )
@@ -183,7 +184,12 @@ type Overrides struct {
 	WaitTimeout    *time.Duration // query_wait_timeout; 0: no limit
 	WaitNotify     *time.Duration // query_wait_notify; 0: never
 	BackendPID     *string        // virtual or real
-	Transactions   *string        // primary, optimistic
+	// Limits of time; 0: none.
+	QueryTimeout, TransactionTimeout *time.Duration
+	IdleTransaction                  *time.Duration // idle_transaction_timeout
+	ClientIdle                       *time.Duration // client_idle_timeout
+	ClientLifetime                   *time.Duration
+	Transactions                     *string // primary, optimistic
 }
 
 // Database is what a client gets that asks for its name.
@@ -223,6 +229,7 @@ type Settings struct {
 	Pool          pool.Limits
 	WaitTimeout   time.Duration // query_wait_timeout; 0: no limit
 	WaitNotify    time.Duration // query_wait_notify; 0: never
+	Times         proxy.Times   // query_timeout and its like
 	BackendPID    string        // real counts in pool_mode session only
 	Transactions  string
 
@@ -287,6 +294,7 @@ func (c *Config) Settings(listener int, database, user string) (Settings, error)
 		Offload:        first(levels, func(o *Overrides) *int { return o.Offload }),
 		PoolMode:       first(levels, func(o *Overrides) *string { return o.PoolMode }),
 		Pool:           c.poolLimits(levels),
+		Times:          times(levels),
 		WaitTimeout:    first(levels, func(o *Overrides) *time.Duration { return o.WaitTimeout }),
 		WaitNotify:     first(levels, func(o *Overrides) *time.Duration { return o.WaitNotify }),
 		BackendPID:     first(levels, func(o *Overrides) *string { return o.BackendPID }),
@@ -303,6 +311,17 @@ func (c *Config) Settings(listener int, database, user string) (Settings, error)
 	}
 	s.FreshnessWait = s.WaitAt(s.Consistency)
 	return s, nil
+}
+
+// times are the limits of time of a session.
+func times(levels []*Overrides) proxy.Times {
+	return proxy.Times{
+		Query:           first(levels, func(o *Overrides) *time.Duration { return o.QueryTimeout }),
+		Transaction:     first(levels, func(o *Overrides) *time.Duration { return o.TransactionTimeout }),
+		IdleTransaction: first(levels, func(o *Overrides) *time.Duration { return o.IdleTransaction }),
+		Idle:            first(levels, func(o *Overrides) *time.Duration { return o.ClientIdle }),
+		Life:            first(levels, func(o *Overrides) *time.Duration { return o.ClientLifetime }),
+	}
 }
 
 // poolLimits is what holds for the pools of a session.
@@ -397,7 +416,9 @@ func DefaultConfig() *Config {
 			WaitTimeout:    new(2 * time.Minute),
 			WaitNotify:     new(5 * time.Second),
 			BackendPID:     new("virtual"),
-			Transactions:   new("primary"),
+			QueryTimeout:   new(time.Duration), TransactionTimeout: new(time.Duration), IdleTransaction: new(time.Duration),
+			ClientIdle: new(time.Duration), ClientLifetime: new(time.Duration),
+			Transactions: new("primary"),
 		},
 		Databases:          map[string]*Database{},
 		Users:              map[string]*User{},

@@ -132,6 +132,11 @@ func overrides(o *Overrides) section {
 		{"server_idle_timeout", "when an idle connection to a node is closed; 0: never", period(&o.ServerIdle)},
 		{"query_wait_timeout", "how long a statement waits for a connection; 0: no limit", period(&o.WaitTimeout)},
 		{"query_wait_notify", "after what wait a NOTICE tells the client of it; 0: never", period(&o.WaitNotify)},
+		{"query_timeout", "how long a statement may take, waits included, before its client is disconnected; 0: no limit", period(&o.QueryTimeout)},
+		{"transaction_timeout", "how long a transaction may take before its client is disconnected; 0: no limit", period(&o.TransactionTimeout)},
+		{"idle_transaction_timeout", "how long a client may be idle within a transaction before it is disconnected; 0: no limit", period(&o.IdleTransaction)},
+		{"client_idle_timeout", "how long a client may be idle outside of a transaction before it is disconnected; 0: no limit", period(&o.ClientIdle)},
+		{"client_lifetime", "age at which a client is disconnected as soon as it is idle outside of a transaction; 0: no limit", period(&o.ClientLifetime)},
 		{"backend_pid", "the process id that a client is told: virtual, or, in pool_mode: session, real for that of its process on the primary", optional[string]{&o.BackendPID, func(v *string) value {
 			return choice(v, word[string]{name: "virtual", val: "virtual"}, word[string]{name: "real", val: "real"})
 		}}},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"pgweir/proxy"
 	"pgweir/router"
 )
 
@@ -225,6 +226,27 @@ users:
 	}
 	if got := size(0, "a", "u").PreferZone; got != "" {
 		t.Errorf("prefer: none is not obeyed: %q", got)
+	}
+	cfg = loadText(t, `
+query_timeout: 1s
+client_lifetime: 1h
+clusters: {main: {nodes: [x, y], transaction_timeout: 2s}}
+databases: {a: {query_timeout: 3s, client_idle_timeout: 4s}, b: {}}
+users: {u: {query_timeout: 5s, databases: {a: {idle_transaction_timeout: 6s}}}, v: {client_idle_timeout: 0}}
+`)
+	for _, c := range []struct {
+		database, user string
+		want           proxy.Times
+	}{
+		{"b", "w", proxy.Times{Query: time.Second, Transaction: 2 * time.Second, Life: time.Hour}},
+		{"a", "w", proxy.Times{Query: 3 * time.Second, Transaction: 2 * time.Second, Idle: 4 * time.Second, Life: time.Hour}},
+		{"a", "v", proxy.Times{Query: 3 * time.Second, Transaction: 2 * time.Second, Life: time.Hour}},
+		{"a", "u", proxy.Times{Query: 5 * time.Second, Transaction: 2 * time.Second, IdleTransaction: 6 * time.Second, Idle: 4 * time.Second, Life: time.Hour}},
+		{"b", "u", proxy.Times{Query: 5 * time.Second, Transaction: 2 * time.Second, Life: time.Hour}},
+	} {
+		if s, err := cfg.Settings(0, c.database, c.user); err != nil || s.Times != c.want {
+			t.Errorf("%s as %s: %+v, %v", c.database, c.user, s.Times, err)
+		}
 	}
 	_, err := cfg.Settings(0, "c", "u")
 	var none *NoDatabaseError

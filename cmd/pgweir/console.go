@@ -166,6 +166,11 @@ func (v *consoleSource) State() console.State {
 	}
 	v.databases(&st)
 	v.users(&st)
+	for _, m := range v.s.clusters {
+		for _, c := range m.cluster.Closed() {
+			st.Timeouts = append(st.Timeouts, console.Timeout{Cluster: m.name, Limit: c.Limit, Clients: c.Clients})
+		}
+	}
 	for _, c := range (&shown{v.s}).Clusters() {
 		for _, n := range c.Nodes {
 			st.Nodes = append(st.Nodes, console.Node{

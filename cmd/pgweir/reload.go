@@ -70,11 +70,11 @@ func mask(s string) string {
 }
 
 // restartKeys match the keys that are read once, when the process starts: its sockets, what it
-// remembers on disk, what the monitors, the pools and the admission of clients are built with.
+// remembers on disk, what the monitors and the pools are built with.
 // Everything else changes at a reload.
 var restartKeys = []*regexp.Regexp{
 	regexp.MustCompile(`^listen\[\d+\]\.addr$`),
-	regexp.MustCompile(`^(admin\.listen|console|auth|state_dir|log|zone|failover|client_login_timeout|max_client_conn|drain_timeout)(\.|$)`),
+	regexp.MustCompile(`^(admin\.listen|console|auth|state_dir|log|zone|failover|drain_timeout)(\.|$)`),
 	regexp.MustCompile(`^hold\.max$`),
 	regexp.MustCompile(`^clusters\.("[^"]*"|[^.]+)\.(nodes|discover|monitor|server_tls|trust_window|probe|sampling|max_lag|primary|startup|discovery|routing)(\.|\[|$)`),
 }
@@ -99,8 +99,7 @@ func Reload(running, next *Config) Reloaded {
 	merged := *next
 	merged.Auth, merged.StateDir, merged.Log, merged.Zone = running.Auth, running.StateDir, running.Log, running.Zone
 	merged.Admin.Listen, merged.Console = running.Admin.Listen, running.Console
-	merged.UnknownSQLState, merged.ClientLoginTimeout = running.UnknownSQLState, running.ClientLoginTimeout
-	merged.MaxClientConn, merged.DrainTimeout, merged.Hold.Max = running.MaxClientConn, running.DrainTimeout, running.Hold.Max
+	merged.UnknownSQLState, merged.DrainTimeout, merged.Hold.Max = running.UnknownSQLState, running.DrainTimeout, running.Hold.Max
 	merged.Listen = keepListeners(running.Listen, next.Listen)
 	merged.Clusters = make([]*Cluster, len(running.Clusters))
 	for i, old := range running.Clusters {

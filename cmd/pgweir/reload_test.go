@@ -37,6 +37,9 @@ func TestReloadAppliesAndNames(t *testing.T) {
 listen: [":6432", {addr: ":6433", route: shadow}, ":6434"]
 state_dir: /var/lib/pgweir
 hold: {timeout: 5s}
+max_client_conn: 7
+client_login_timeout: 2s
+query_timeout: 3s
 probe: {interval: 100ms}
 clusters:
   shop: {nodes: [pg-a, pg-c], monitor: {password: two}, consistency: global}
@@ -50,7 +53,7 @@ users: {batch: {password: hunter2}}
 	r := Reload(before, after)
 	applied := changeLines(r.Applied)
 	for _, want := range []string{
-		"listen[1].route: standby → shadow", "hold.timeout: 30s → 5s", "clusters.shop.consistency: (none) → global",
+		"listen[1].route: standby → shadow", "hold.timeout: 30s → 5s", "max_client_conn: 10000 → 7", "client_login_timeout: 1m → 2s", "query_timeout: 0 → 3s", "clusters.shop.consistency: (none) → global",
 		"databases.app.pool_size: 40 → 50", "databases.*.cluster: ledger → shop", "databases.old.cluster: shop → (none)",
 		"users.batch.password: (none) → ***",
 	} {

@@ -191,11 +191,16 @@ func (s *server) buildProxy(cfg *Config) error {
 		t := (*s.tls.Load())[listener]
 		return t.conf, t.required
 	}
-	conf.LoginTimeout, conf.MaxClients, conf.HoldMax = cfg.ClientLoginTimeout, cfg.MaxClientConn, cfg.Hold.Max
+	conf.Admission, conf.HoldMax = admission(cfg), cfg.Hold.Max
 	conf.UnknownSQLState, conf.Classifier, conf.Pool, conf.Metrics, conf.Log = cfg.UnknownSQLState, router.New(router.DefaultConfig()), s.pool, metrics, s.log
 	conf.Console = s.consoleOf()
 	s.proxy, err = proxy.New(conf)
 	return err
+}
+
+// admission is who may come in.
+func admission(cfg *Config) proxy.Admission {
+	return proxy.Admission{LoginTimeout: cfg.ClientLoginTimeout, MaxClients: cfg.MaxClientConn}
 }
 
 // limits is pool.Config.Limits: nothing is kept open for a database that is paused.
@@ -223,6 +228,7 @@ func (s *server) resolve(listener int, database, user string) (proxy.Target, err
 		MaxLagBytes: set.Cluster.MaxLag.Bytes, MaxLagTime: set.Cluster.MaxLag.Time,
 		Optimistic: set.Transactions == "optimistic", BeginDefer: cfg.BeginDefer, HoldTimeout: cfg.Hold.Timeout, ConnectTimeout: cfg.Pool.ConnectTimeout,
 		WaitTimeout: set.WaitTimeout, WaitNotify: set.WaitNotify, CancelTimeout: cfg.Pool.CancelTimeout,
+		Times: set.Times,
 	}
 	if set.ListenerRoute != nil {
 		t.ListenerRoute = *set.ListenerRoute
@@ -387,6 +393,7 @@ func (s *server) reload(source *Source) error {
 	}
 	s.config.Store(r.Config)
 	s.pool.Refresh()
+	s.proxy.Refresh(admission(r.Config))
 	s.reloads.WithLabelValues("ok").Inc()
 	for _, c := range r.Applied {
 		s.log.Info("configuration changed", "change", c.String())

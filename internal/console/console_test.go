@@ -303,3 +303,12 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestTimeouts: SHOW TIMEOUTS has a row for each cluster and limit.
+func TestTimeouts(t *testing.T) {
+	c, f := newFixed(t)
+	f.state.Timeouts = []Timeout{{Cluster: "b", Limit: "query_timeout", Clients: 3}, {Cluster: "a", Limit: "client_lifetime"}}
+	if got, want := fmt.Sprint(rows(t, c, "SHOW TIMEOUTS")), "[[a client_lifetime 0] [b query_timeout 3]]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

@@ -56,7 +56,8 @@ func tables() map[string]table {
 		"HOLDS":      {slices.Concat(int8s("id"), texts("cluster", "database", "user", "application_name"), int8s("wait_us")), holds},
 		"ACTIVE": {slices.Concat(int8s("id"), texts("cluster", "database", "user", "application_name", "state", "node"), ints("remote_pid"),
 			texts("request_time"), int8s("age_us")), active},
-		"EVENTS": {texts("cluster", "time", "event"), events},
+		"TIMEOUTS": {append(texts("cluster", "limit"), int8s("clients")...), timeouts},
+		"EVENTS":   {texts("cluster", "time", "event"), events},
 	}
 }
 

@@ -12,7 +12,8 @@ type State struct {
 	Users     []User
 	Nodes     []Node
 	Events    []Event // newest first
-	Arriving  int     // connections that have not logged in yet
+	Timeouts  []Timeout
+	Arriving  int // connections that have not logged in yet
 	Memory    []Memory
 	Paused    bool // everything is, and what comes too
 	Stopping  bool
@@ -105,6 +106,12 @@ type Node struct {
 	LagBytes            int64 // -1: unknown
 	Lag                 time.Duration
 	Version             int // 0: unknown
+}
+
+// Timeout is how many clients of a cluster were disconnected because they were over a limit of time.
+type Timeout struct {
+	Cluster, Limit string
+	Clients        int64
 }
 
 // Event is something that happened to a cluster.

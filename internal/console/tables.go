@@ -369,6 +369,15 @@ func active(_ *Console, s State) [][][]byte {
 	})
 }
 
+// timeouts is SHOW TIMEOUTS: how many clients were disconnected by each limit of time.
+func timeouts(_ *Console, s State) [][][]byte {
+	var out [][][]byte
+	for _, t := range s.Timeouts {
+		out = append(out, [][]byte{text(t.Cluster), text(t.Limit), number(t.Clients)})
+	}
+	return sorted(out)
+}
+
 // events is SHOW EVENTS.
 func events(_ *Console, s State) [][][]byte {
 	var out [][][]byte
