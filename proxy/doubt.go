@@ -1,18 +1,28 @@
 package proxy
 
 import (
+	"slices"
+
 	"pgweir/internal/pgwire"
 	"pgweir/router"
 )
 
-// maxDoubts bounds how many texts a session remembers until the catalog tells about them.
+// maxDoubts bounds how many units a session remembers until the catalog tells about them.
 const maxDoubts = 32
+
+// doubtful is a text that may be opaque, and its unit at the time. Texts that differ only in constants which
+// decide nothing have one unit, and one of them answers for all.
+type doubtful struct {
+	text string
+	unit *router.Unit
+	view *router.Catalog // which was asked and did not know its names; nil: none was asked
+}
 
 // doubt remembers the texts of a chunk that counts as opaque only because it used names which the
 // catalog view does not know yet, as after a CREATE TABLE: whether the session has to be pinned is
 // decided when the view knows them. false: the texts are not there any more, or too many.
 func (s *session) doubt(c *chunk) bool {
-	if c.n == 0 || c.rest > 0 || len(s.doubts)+len(c.items) > maxDoubts {
+	if c.n == 0 || c.rest > 0 {
 		return false
 	}
 	b := s.client.Buffered()
@@ -21,24 +31,29 @@ func (s *session) doubt(c *chunk) bool {
 		if it.unit == nil || it.unit.Flags&router.FlagOpaque == 0 {
 			continue
 		}
-		switch it.typ {
-		case pgwire.MsgQuery:
+		known := slices.ContainsFunc(s.doubts, func(d doubtful) bool { return d.unit == it.unit })
+		switch {
+		case known:
+		case it.typ == pgwire.MsgQuery:
 			sql, err := pgwire.ParseQuery(b[it.at+pgwire.HeaderSize : it.end])
-			if err != nil {
+			if err != nil || !s.remember(sql, it.unit) {
 				return false
 			}
-			s.doubts = append(s.doubts, string(sql))
-		case pgwire.MsgBind, pgwire.MsgExecute:
-			sql, ok := it.st.sql()
-			if it.typ == pgwire.MsgExecute {
-				continue // its Bind tells
-			}
-			if !ok {
+		case it.typ == pgwire.MsgBind: // it tells for its Execute
+			if sql, ok := it.st.sql(); !ok || !s.remember(sql, it.unit) {
 				return false
 			}
-			s.doubts = append(s.doubts, string(sql))
 		}
 	}
+	return true
+}
+
+// remember adds to the doubts; false: there are too many.
+func (s *session) remember(sql []byte, u *router.Unit) bool {
+	if len(s.doubts) >= maxDoubts {
+		return false
+	}
+	s.doubts = append(s.doubts, doubtful{text: string(sql), unit: u})
 	return true
 }
 
@@ -52,16 +67,34 @@ func (st *statement) sql() (sql []byte, ok bool) {
 }
 
 // resolveDoubts looks again at what was in doubt, with a view that knows what was created meanwhile.
-// Inside a transaction nobody else can see that yet.
+// Inside a transaction nobody else can see that yet. A view that does not know a name may be older than it, so
+// the next one has the last word: what that does not know either is gone, and nobody can say what it did.
 func (s *session) resolveDoubts() {
 	if len(s.doubts) == 0 || s.env.Catalog == nil || s.st.tx != txIdle || s.batch != nil || s.txDDL {
 		return
 	}
-	for _, text := range s.doubts {
-		if s.srv.classifier.Classify([]byte(text), &s.env).Flags&router.FlagOpaque != 0 {
+	left := s.doubts[:0]
+	for _, d := range s.doubts {
+		if d.view == s.env.Catalog {
+			left = append(left, d)
+			continue
+		}
+		switch flags := s.srv.classifier.Classify([]byte(d.text), &s.env).Flags; {
+		case flags&router.FlagOpaque == 0:
+		case flags&router.FlagUnknownName != 0 && d.view == nil:
+			d.view = s.env.Catalog
+			left = append(left, d)
+		default:
 			s.st.pins[router.PinOpaque] = true
 		}
 	}
+	clear(s.doubts[len(left):]) // the texts and units are not kept alive
+	s.doubts = left
+}
+
+// forgetDoubts forgets what was in doubt.
+func (s *session) forgetDoubts() {
+	clear(s.doubts)
 	s.doubts = s.doubts[:0]
 }
 

@@ -384,7 +384,7 @@ func (s *session) wiped(e *router.Effect, l *lease) {
 		l.unnamed, l.owned, l.sequences = 0, 0, 0
 		// Nothing is left of what they are about, but for the names of custom settings.
 		l.spoiled = l.spoiled || len(s.doubts) > 0
-		s.doubts = s.doubts[:0]
+		s.forgetDoubts()
 		clear(l.named)
 		for _, other := range s.leases {
 			if other != nil && other != l {

@@ -118,7 +118,7 @@ func TestPooledOpaque(t *testing.T) {
 	r := newRig(t, alone, pooled(1))
 	a, b := r.client(), r.client()
 	a.query("DO $$ BEGIN PERFORM set_config('a.b', 'x', false); END $$")
-	for range 3 {
+	for range 3 * maxDoubts {
 		a.query("INSERT INTO t VALUES (1)")
 		equal(t, "meanwhile", b.query("INSERT INTO t VALUES (2)"), "E(ERROR 53300 pgweir) Z(I)")
 	}
@@ -128,6 +128,27 @@ func TestPooledOpaque(t *testing.T) {
 	if r.p().last() == before {
 		t.Error("b got the connection")
 	}
+}
+
+// TestPooledCreated: the many rows that a session writes into a table which it has just made do not bind it to its
+// connection for longer than the catalog view needs to know the table.
+func TestPooledCreated(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, alone, pooled(1))
+		a, b := r.client(), r.client()
+		for i := range 3 * maxDoubts {
+			a.runs(protocol, fmt.Sprintf("INSERT INTO newborn VALUES (%d)", i))
+		}
+		equal(t, "meanwhile", b.query("INSERT INTO t VALUES (1)"), "E(ERROR 53300 pgweir) Z(I)")
+		r.mu.Lock()
+		r.created = append(r.created, "newborn")
+		r.mu.Unlock()
+		a.runs(protocol, "CREATE INDEX ON newborn (a)")
+		await(t, "the connection to be given back", func() bool {
+			a.runs(protocol, "INSERT INTO newborn VALUES (0)")
+			return b.query("INSERT INTO t VALUES (1)") == "C(INSERT 0 1) Z(I)"
+		})
+	})
 }
 
 // TestPooledSQL: SQL that speaks of prepared statements finds the client's under their own names, and nobody else's.

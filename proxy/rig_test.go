@@ -100,10 +100,11 @@ type rig struct {
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error) // instead of the pool's own
 	stop    func()                                                            // begins to stop the server
 
-	mu     sync.Mutex
-	target Target
-	limits pool.Limits
-	views  map[*fakePG]*health.Node
+	mu      sync.Mutex
+	target  Target
+	limits  pool.Limits
+	created []string // tables that the catalog has beside those of testCatalog
+	views   map[*fakePG]*health.Node
 }
 
 // p, a and b are the primary and the two standbys as the rig starts them.
@@ -170,7 +171,13 @@ func newRig(t testing.TB, options ...rigOption) *rig {
 	catConfig.Cluster = "main"
 	cat := catalog.Staged(catConfig, []string{"alice", "bob", "boss"}, func(context.Context, string) (*router.Catalog, error) {
 		r.reads.Add(1)
-		return testCatalog(), nil
+		c := testCatalog()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, table := range r.created {
+			c.Relations[router.QName{Schema: "public", Name: table}] = router.RelInfo{Kind: 'r', Persistence: 'p', Read: router.VerdictRead}
+		}
+		return c, nil
 	})
 	secret, err := auth.ParseSecret("secret")
 	must(t, err)

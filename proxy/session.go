@@ -44,7 +44,7 @@ type session struct {
 	txLease     *lease           // of the open transaction
 	batch       *lease           // of the unfinished batch
 	deferred    deferral
-	doubts      []string   // texts whose names the catalog view does not know yet
+	doubts      []doubtful // what has names that the catalog view does not know yet
 	syncOn      func()     // ends the fence's knowledge of synchronous_commit = off; nil while it is on
 	pinShown    router.Pin // what pinned_clients counts this session under
 	deadTold    bool       // the client knows of it
