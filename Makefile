@@ -83,6 +83,11 @@ leak-mutants: ## switch each protection of a shared connection off in turn: the 
 	@scripts/need.sh go test
 	LEAK_MUTANTS=1 $(GO) test -count=1 -timeout 60m ./internal/e2e -run TestLeakMutants -v
 
+.PHONY: orm
+orm: ## try ORMs and migration tools, with a failover in the middle (ARGS='-run TestORM/Knex', ARGS=-update for the README)
+	@scripts/need.sh go orm
+	ORM=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run 'TestORM$$' $(ARGS)
+
 .PHONY: matrix
 matrix: ## run the end-to-end tests on PostgreSQL 14 to 18 (VERSIONS='15 17')
 	@scripts/need.sh go test matrix

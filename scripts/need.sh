@@ -8,6 +8,7 @@
 #   need.sh bench               what the benchmarks compare with: PgBouncer, Pgpool-II, HAProxy
 #   need.sh oracle              a C compiler, for PostgreSQL's own grammar
 #   need.sh conformance         what PostgreSQL's own suites need: a C compiler, Debian's tools for source packages
+#   need.sh orm                 what `make orm` uses: PostgreSQL, ORMs of Python and Ruby, npm
 #   need.sh matrix              npm, for servers of other major versions
 #
 # Debian and Ubuntu only, as root or by sudo; elsewhere the missing programs are named. Nothing
@@ -100,6 +101,12 @@ for group in "$@"; do
         bench) ensure "${postgres[@]}" pgbouncer=pgbouncer pgpool=pgpool2 haproxy=haproxy ;;
         oracle) ensure gcc=gcc /usr/include/stdlib.h=libc6-dev ;;
         conformance) ensure "${postgres[@]}" gcc=gcc /usr/include/stdlib.h=libc6-dev dpkg-source=dpkg-dev bzip2=bzip2 ;;
+        orm)
+            ensure "${postgres[@]}" node=nodejs npm=npm /usr/lib/python3/dist-packages/psycopg2=python3-psycopg2 \
+                /usr/lib/python3/dist-packages/django=python3-django /usr/lib/python3/dist-packages/sqlalchemy=python3-sqlalchemy \
+                /usr/lib/python3/dist-packages/alembic=python3-alembic ruby=ruby /usr/share/doc/ruby-pg=ruby-pg \
+                /usr/share/doc/ruby-activerecord=ruby-activerecord
+            ;;
         matrix) ensure node=nodejs npm=npm "${postgres[@]}" ;;
         *) die "need.sh: unknown group $group" ;;
     esac

@@ -6,6 +6,8 @@
 //     that each runs straight twice, which proves that it is deterministic.
 //   - Drivers: one self-checking program for each driver in drivers/, first straight against the
 //     primary, then through pgweir.
+//   - ORMs and migration tools: a small program for each in orm/, with the primary killed in the middle. It runs
+//     with `make orm` only and makes the table of the README.
 //   - Failover, routing and several clusters on nodes that are really killed.
 //   - The demo, as a user would start it.
 //
