@@ -58,13 +58,18 @@ func TestWaitForConnection(t *testing.T) {
 		equal(t, "told", c.query("INSERT INTO t VALUES (2)"), "E(ERROR 57014 pgweir) Z(I)")
 	})
 	t.Run("cancel", func(t *testing.T) {
-		r, _ := fullPool(t, long)
+		r, holder := fullPool(t, long)
 		c := r.client()
-		c.send(pgtest.Query("INSERT INTO t VALUES (2)"))
-		r.waiting(1)
-		must(t, c.Cancel())
-		equal(t, "told", c.ready(1), "E(ERROR 57014 pgweir) Z(I)")
-		r.waiting(0)
+		for range 2 {
+			c.send(pgtest.Query("INSERT INTO t VALUES (2)"))
+			r.waiting(1)
+			must(t, c.Cancel())
+			equal(t, "told", c.ready(1), "E(ERROR 57014 pgweir) Z(I)")
+			r.waiting(0)
+		}
+		holder.query("COMMIT")
+		equal(t, "afterwards", c.query("INSERT INTO t VALUES (3)"), "C(INSERT 0 1) Z(I)")
+		equal(t, "what was cancelled", r.ran("INSERT INTO t VALUES (2)"), "never")
 	})
 	t.Run("query_wait_notify", func(t *testing.T) {
 		notify := withTarget(func(target *Target) { target.WaitNotify = time.Millisecond })

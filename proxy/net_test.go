@@ -567,6 +567,58 @@ func TestCancelUnderWay(t *testing.T) {
 	equal(t, "one cancel", len(r.p().Cancels), 1)
 }
 
+// TestCancelOfAnotherTurn: on a connection that sessions share in turns a cancel hits nobody but the session that it is for: one
+// that comes late nobody, and while one is under way the next session waits.
+func TestCancelOfAnotherTurn(t *testing.T) {
+	gate, dialled := make(chan struct{}), make(chan struct{})
+	var slow atomic.Bool
+	r := newRig(t, alone, pooled(1), withTarget(func(t *Target) { t.WaitTimeout = time.Hour }), func(r *rig) {
+		plain := r.dial
+		r.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if slow.Load() {
+				close(dialled)
+				<-gate
+			}
+			return plain(ctx, network, addr)
+		}
+	})
+	a, b := r.client(), r.client()
+	began, finish := make(chan struct{}, 2), make(chan struct{})
+	r.p().on("INSERT INTO t VALUES (2)", func(b *backendPG) error {
+		began <- struct{}{}
+		if err := b.StallUntil(finish); err != nil {
+			return err
+		}
+		b.say(pgtest.CommandComplete("INSERT 0 1"))
+		return nil
+	})
+	equal(t, "a's turn", a.query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
+	b.send(pgtest.Query("INSERT INTO t VALUES (2)"))
+	<-began
+	must(t, a.Cancel())
+	close(finish)
+	equal(t, "b's turn, and a late cancel of a's", b.ready(1), "C(INSERT 0 1) Z(I)")
+	equal(t, "cancels at the node", len(r.p().Cancels), 0)
+
+	finish = make(chan struct{})
+	a.send(pgtest.Query("INSERT INTO t VALUES (2)"))
+	<-began
+	slow.Store(true)
+	sent := make(chan error)
+	go func() { sent <- a.Cancel() }()
+	<-dialled
+	slow.Store(false)
+	close(finish)
+	equal(t, "finished before the cancel came", a.ready(1), "C(INSERT 0 1) Z(I)")
+	b.send(pgtest.Query("INSERT INTO t VALUES (3)"))
+	r.waiting(1)
+	equal(t, "b waits until it has come", r.ran("INSERT INTO t VALUES (3)"), "never")
+	close(gate)
+	must(t, <-sent)
+	equal(t, "b's turn", b.ready(1), "C(INSERT 0 1) Z(I)")
+	equal(t, "cancels at the node", len(r.p().Cancels), 1)
+}
+
 // TestFailedByUs: an error of ours inside a transaction, or in a batch behind a write, fails the node's
 // transaction as well, so that what was before is rolled back.
 func TestFailedByUs(t *testing.T) {
