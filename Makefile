@@ -16,6 +16,8 @@ FUZZTIME ?= 60s
 FUZZ     ?=
 # How long `make leaks` runs.
 LEAK_TIME ?= 10m
+# How many cancel requests `make cancels` sends.
+CANCELS ?= 1000
 # The major versions of PostgreSQL that `make matrix` runs on.
 VERSIONS ?= 14 15 16 17 18
 # The runs of `make conformance`; empty: all.
@@ -87,6 +89,11 @@ leak-mutants: ## switch each protection of a shared connection off in turn: the 
 orm: ## try ORMs and migration tools, with a failover in the middle (ARGS='-run TestORM/Knex', ARGS=-update for the README)
 	@scripts/need.sh go orm
 	ORM=1 $(GO) test -count=1 -timeout 60m -v ./internal/e2e -run 'TestORM$$' $(ARGS)
+
+.PHONY: cancels
+cancels: ## send CANCELS (1000) cancel requests through a balancer to three processes: each must hit its statement and no other
+	@scripts/need.sh go test
+	CANCELS=$(CANCELS) $(GO) test -count=1 -timeout 30m ./internal/e2e -run 'TestPeers$$' -v
 
 .PHONY: matrix
 matrix: ## run the end-to-end tests on PostgreSQL 14 to 18 (VERSIONS='15 17')

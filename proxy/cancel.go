@@ -9,8 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"pgweir/internal/pgwire"
 )
 
 // firstPID is the smallest virtual process id: no real backend has one above PostgreSQL's limit
@@ -249,17 +247,16 @@ func (t *keyTable) find(pid uint32, secret []byte) *session {
 	return s
 }
 
-// cancelRequest carries out a CancelRequest: it reaches the statement that runs for that client now, or
-// nothing. Nothing is answered, as PostgreSQL answers nothing.
-func (srv *Server) cancelRequest(ctx context.Context, st *pgwire.Startup) {
-	s := srv.keys.find(st.PID, st.Secret)
+// cancelHere carries out a cancel request whose key is that of a client of this process, and says whether it is. It
+// returns when the node has taken note.
+func (srv *Server) cancelHere(ctx context.Context, pid uint32, secret []byte) bool {
+	s := srv.keys.find(pid, secret)
 	if s == nil {
-		if cs := srv.keys.findConsole(st.PID, st.Secret); cs != nil {
+		cs := srv.keys.findConsole(pid, secret)
+		if cs != nil {
 			cs.canceled()
-			return
 		}
-		srv.log.Debug("cancel request with an unknown key", "pid", st.PID)
-		return
+		return cs != nil
 	}
 	l := s.running.Load()
 	if l != nil {
@@ -272,7 +269,7 @@ func (srv *Server) cancelRequest(ctx context.Context, st *pgwire.Startup) {
 		case s.canceled <- struct{}{}: // a statement that waits for a node is cancelled there
 		default:
 		}
-		return
+		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.target.CancelTimeout)
 	defer cancel()
@@ -281,6 +278,7 @@ func (srv *Server) cancelRequest(ctx context.Context, st *pgwire.Startup) {
 	if err := l.conn.Cancel(ctx); err != nil {
 		srv.log.Warn("cancel", "cluster", s.cluster.Name, "node", l.node.Name, "error", err)
 	}
+	return true
 }
 
 // randomProcess is a process number where none is configured.

@@ -14,6 +14,8 @@
 //	  exchange  write, then forward what is owed until nothing is (exchange.go, relay.go)
 //	  settle    transaction, marks, pins, statements; or again elsewhere, or an error
 //
+// A CancelRequest is carried out here, or passed on to the process that its key names (cancel.go, peers.go).
+//
 // A batch without an end in sight and a COPY FROM STDIN go through a duplex exchange, in which a
 // second goroutine relays while the session's own sends (duplex.go). A replication connection
 // is a tunnel (tunnel.go).

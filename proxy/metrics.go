@@ -30,6 +30,7 @@ type Metrics struct {
 	moved        *prometheus.CounterVec
 	localOnly    *prometheus.CounterVec
 	closed       *prometheus.CounterVec
+	cancels      *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics of the proxy.
@@ -70,10 +71,11 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		unproven:     counter("freshness_unproven_total", "Reads that went to the primary before it was proven to show what the session had read on a standby.", "cluster"),
 		localOnly:    counter("commits_local_only_total", "Commits acknowledged without the synchronous standby.", "cluster"),
 		closed:       counter("clients_closed_total", "Clients that were disconnected because they were over a limit of time, by its name.", "cluster", "limit"),
+		cancels:      counter("cancel_requests_total", "Cancel requests by who sent them (client, or peer: passed on by another process) and what became of them (found: the key of a client here; forwarded to the process that it names, failed: not taken there; unknown; misdirected: passed on already, to the wrong process).", "source", "result"),
 	}
 	for _, c := range []prometheus.Collector{
 		m.statements, m.routes, m.shadow, m.reroutes, m.seconds, m.overhead, m.hold, m.freshDelay, m.held, m.clients,
-		m.pinned, m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.moved, m.localOnly, m.closed,
+		m.pinned, m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.moved, m.localOnly, m.closed, m.cancels,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -83,6 +85,12 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		for _, result := range []string{"ok", "denied"} {
 			m.logins.WithLabelValues(method, result)
 		}
+	}
+	for _, result := range []string{cancelFound, cancelUnknown, cancelForwarded, cancelFailed} {
+		m.cancels.WithLabelValues("client", result)
+	}
+	for _, result := range []string{cancelFound, cancelUnknown, cancelMisdirected} {
+		m.cancels.WithLabelValues("peer", result)
 	}
 	return m, nil
 }
@@ -195,6 +203,9 @@ func (s *session) showPin(p router.Pin) {
 	s.pinShown = p
 	s.figures.shows(p)
 }
+
+// cancelled counts a cancel request.
+func (m *Metrics) cancelled(source, result string) { m.cancels.WithLabelValues(source, result).Inc() }
 
 // login counts a login.
 func (m *Metrics) login(method, result string) { m.logins.WithLabelValues(method, result).Inc() }

@@ -33,8 +33,11 @@ type Config struct {
 	HoldMax int
 	// UnknownSQLState is what a write of unknown outcome is answered with; "" is 08007.
 	UnknownSQLState string
-	// Process is this process's number in the pids it gives out; -1 draws one.
-	Process    int
+	// Process is this process's number in the pids it gives out, at most MaxProcess; -1 draws one.
+	Process int
+	// Peer is where the process of another number takes cancel requests, false where it is not known. It is asked for
+	// every request that names one. Nil: there is no other.
+	Peer       func(process int) (Peer, bool)
 	Classifier *router.Classifier
 	Pool       *pool.Pool
 	// Console is nil where there is none.
@@ -186,6 +189,7 @@ type Server struct {
 	sequences  sequenceUsers
 	bases      bases
 	holds      *holds
+	gates      *gates
 	clock      *clock
 	timekeeper *timekeeper
 	admission  atomic.Pointer[Admission]
@@ -216,7 +220,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv := &Server{
 		cfg: cfg, log: cfg.Log, pool: cfg.Pool, classifier: cfg.Classifier, metrics: cfg.Metrics,
-		keys: newKeyTable(cfg.Process), doors: newDoors(), left: make(chan struct{}, 1), statements: newStatementTable(), holds: newHolds(cfg.HoldMax), clock: newClock(), timekeeper: newTimekeeper(), seed: auth.NewSeed(),
+		keys: newKeyTable(cfg.Process), doors: newDoors(), left: make(chan struct{}, 1), statements: newStatementTable(), holds: newHolds(cfg.HoldMax), gates: newGates(), clock: newClock(), timekeeper: newTimekeeper(), seed: auth.NewSeed(),
 		incomplete: &router.Unit{
 			Class: router.ClassPrimary, Reason: router.ReasonIncomplete, Mark: router.MarkWrite,
 			Flags: router.FlagMayCommit, Statements: 1,

@@ -40,6 +40,9 @@ type Config struct {
 	DrainTimeout       time.Duration // how long a stop waits for transactions
 	StateDir           string        // "": what was seen of a cluster's line is lost at a restart
 	Zone               string        // where this process runs
+	Process            *int          // the number of this process among those that serve the same clients; nil: drawn
+	Peers              []Peer        // the other ones
+	PeerTLS            ServerTLS
 	Pool               PoolLimits
 	Log                Log
 
@@ -53,7 +56,14 @@ type Config struct {
 type Listener struct {
 	Addr      string // host:port, host may be empty
 	TLS       ClientTLS
-	Overrides // only Route, PoolMode, Consistency and ReadFrom are ever set
+	ReusePort bool // other processes may listen on the same address
+	Overrides      // only Route, PoolMode, Consistency and ReadFrom are ever set
+}
+
+// Peer is another process that serves the same clients.
+type Peer struct {
+	Process int
+	Addr    string // host:port of that process alone
 }
 
 // Admin is the address that answers HTTP, and who may use the console.
@@ -427,6 +437,7 @@ func DefaultConfig() *Config {
 		ClientLoginTimeout: time.Minute,
 		MaxClientConn:      10000,
 		UnknownSQLState:    "08007",
+		PeerTLS:            ServerTLS{Mode: "prefer"},
 		DrainTimeout:       30 * time.Second,
 		Pool: PoolLimits{
 			DefaultSize: 20, ConnectTimeout: 15 * time.Second, LoginRetry: 15 * time.Second, CancelTimeout: 10 * time.Second,

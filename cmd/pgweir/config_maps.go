@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"pgweir/proxy"
 )
 
 // listeners is listen: one address, or a list of addresses and mappings.
@@ -20,6 +22,7 @@ func (v listeners) fields(l *Listener) section {
 	return append(section{
 		{"addr", "host:port", addr(&l.Addr, false)},
 		{"tls", "TLS with clients", clientTLS(&l.TLS, v.dir)},
+		{"reuse_port", "other processes of the same user may listen on this address, and the kernel spreads clients over all (SO_REUSEPORT; Linux)", boolean(&l.ReusePort)},
 	}, listenerOverrides(&l.Overrides)...)
 }
 
@@ -45,6 +48,60 @@ func (v listeners) decode(d *decoder, n *yaml.Node, at string) {
 }
 
 func (v listeners) show(at string, emit emitter) {
+	for i := range *v.p {
+		v.fields(&(*v.p)[i]).show(fmt.Sprintf("%s[%d]", at, i), emit)
+	}
+}
+
+// peers is peers: a list of mappings.
+type peers struct{ p *[]Peer }
+
+func (v peers) fields(p *Peer) section {
+	return section{
+		{"process", "its number", integer(&p.Process, 0, proxy.MaxProcess)},
+		{"address", "host:port that leads to that process alone, not to a balancer or a port that several listen on", peerAddr(&p.Addr)},
+	}
+}
+
+// peerAddr is an address to connect to.
+func peerAddr(p *string) value {
+	return leaf[string]{
+		p: p, format: func(s string) string { return s },
+		parse: func(s string) (string, error) {
+			host, port, err := parseAddr(s, 0)
+			switch {
+			case err != nil:
+				return "", fmt.Errorf("%q: is no address; for example pgweir-1:6432", s)
+			case host == "":
+				return "", fmt.Errorf("%q: the host is missing", s)
+			case port == 0:
+				return "", fmt.Errorf("%q: \"0\" is no port; 1 to 65535 are", s)
+			}
+			return s, nil
+		},
+	}
+}
+
+func (v peers) decode(d *decoder, n *yaml.Node, at string) {
+	list := []Peer{}
+	d.items(n, at, func(item *yaml.Node, at string) {
+		p := Peer{Process: -1}
+		if item.Kind == yaml.ScalarNode {
+			d.fail(item, at, "takes keys with values; for example {process: 2, address: \"pgweir-2:6432\"}")
+			return
+		}
+		v.fields(&p).decode(d, item, at)
+		for _, key := range []string{"process", "address"} {
+			if item.Kind == yaml.MappingNode && d.nodes[at+"."+key] == nil {
+				d.fail(item, at, "%s is missing", key)
+			}
+		}
+		list = append(list, p)
+	})
+	*v.p = list
+}
+
+func (v peers) show(at string, emit emitter) {
 	for i := range *v.p {
 		v.fields(&(*v.p)[i]).show(fmt.Sprintf("%s[%d]", at, i), emit)
 	}

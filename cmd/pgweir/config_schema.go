@@ -6,6 +6,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"pgweir/proxy"
 	"pgweir/router"
 )
 
@@ -41,6 +42,9 @@ func schema(c *Config, dir string) section {
 		{"drain_timeout", "how long a stop waits for open transactions", duration(&c.DrainTimeout, 0, 24*time.Hour)},
 		{"state_dir", "where the line of each cluster is remembered", path{&c.StateDir, dir}},
 		{"zone", "the zone this process runs in", mayBeEmpty(&c.Zone)},
+		{"process", "the number of this process among those that serve the same clients, in the pids that it gives out; default: drawn at the start", optional[int]{&c.Process, func(v *int) value { return integer(v, 0, proxy.MaxProcess) }}},
+		{"peers", "the other processes, which are passed the cancel requests of their clients", peers{&c.Peers}},
+		{"peer_tls", "TLS with the peers", serverTLS(&c.PeerTLS, dir)},
 		{"default_pool_size", "pool_size where no level says any", integer(&c.Pool.DefaultSize, 1, 1_000_000)},
 		{"server_connect_timeout", "dial, TLS and login at a node", duration(&c.Pool.ConnectTimeout, 10*time.Millisecond, time.Hour)},
 		{"server_login_retry", "how long nothing more is opened after a node said that it has no connection to spare (53300)", duration(&c.Pool.LoginRetry, 0, time.Hour)},
@@ -69,12 +73,7 @@ func tuning(t *Tuning, dir string) section {
 			{"password_ttl", "how long the printed password is used", duration(&t.Monitor.PasswordTTL, time.Second, 365*24*time.Hour)},
 			{"passfile", "a file as libpq's .pgpass", path{&t.Monitor.PassFile, dir}},
 		}},
-		{"server_tls", "TLS with the nodes", section{
-			{"mode", "libpq's sslmode", choice(&t.ServerTLS.Mode, words("disable", "allow", "prefer", "require", "verify-ca", "verify-full")...)},
-			{"ca", "authorities, PEM; system for those of the machine", path{&t.ServerTLS.CA, dir}},
-			{"cert", "pgweir's own certificate, PEM", path{&t.ServerTLS.Cert, dir}},
-			{"key", "its key, PEM", path{&t.ServerTLS.Key, dir}},
-		}},
+		{"server_tls", "TLS with the nodes", serverTLS(&t.ServerTLS, dir)},
 		{"trust_window", "how old the evidence for a node's role may be", duration(&t.TrustWindow, 20*time.Millisecond, time.Minute)},
 		{"probe", "how nodes are looked at", section{
 			{"interval", "time between two probes of a node", duration(&t.Probe.Interval, 5*time.Millisecond, time.Minute)},
@@ -177,6 +176,16 @@ func listenerOverrides(o *Overrides) section {
 			return choice(v, word[string]{name: "transaction", val: "transaction"}, word[string]{name: "session", val: "session"},
 				word[string]{name: "statement", refuse: "statement pooling does not exist here; use transaction"})
 		}}},
+	}
+}
+
+// serverTLS lists the keys of TLS with who is connected to.
+func serverTLS(t *ServerTLS, dir string) section {
+	return section{
+		{"mode", "libpq's sslmode", choice(&t.Mode, words("disable", "allow", "prefer", "require", "verify-ca", "verify-full")...)},
+		{"ca", "authorities, PEM; system for those of the machine", path{&t.CA, dir}},
+		{"cert", "pgweir's own certificate, PEM", path{&t.Cert, dir}},
+		{"key", "its key, PEM", path{&t.Key, dir}},
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"pgweir/proxy/pool"
 )
 
 // ClientTLS is TLS between clients and pgweir, in libpq's words: mode "disable" refuses TLS,
@@ -144,6 +146,15 @@ func (t ServerTLS) Config(host string) (*tls.Config, error) {
 		cfg.InsecureSkipVerify = true // sslmode words below verify-ca check nothing
 	}
 	return cfg, nil
+}
+
+// forPool is the same for the connections of package pool. It reads the files.
+func (t ServerTLS) forPool() (pool.TLS, error) {
+	mode, err := pool.ParseSSLMode(t.Mode)
+	if err != nil {
+		return pool.TLS{}, err
+	}
+	return pool.NewTLS(mode, pool.TLSFiles{RootCert: t.CA, Cert: t.Cert, Key: t.Key})
 }
 
 // verifyChain checks that the peer's certificate comes from one of roots, whatever its name.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ func validate(d *decoder, c *Config) {
 	validateClusters(d, c)
 	validateListeners(d, c)
 	validateAuth(d, c)
+	validatePeers(d, c)
 	if len(c.Clusters) > 0 {
 		validateDatabases(d, c)
 		validateUsers(d, c)
@@ -118,22 +120,26 @@ func validateTuning(d *decoder, t Tuning, key func(string) string) {
 	if m.PassFile != "" {
 		d.needFile(key("monitor.passfile"), m.PassFile)
 	}
-	tls := t.ServerTLS
+	validateServerTLS(d, t.ServerTLS, key("server_tls"))
+}
+
+// validateServerTLS checks that a mode has the files it needs and that they can be read.
+func validateServerTLS(d *decoder, tls ServerTLS, at string) {
 	switch {
 	case tls.Cert != "" && tls.Key == "":
-		d.failAt(key("server_tls.cert"), "needs a key")
+		d.failAt(at+".cert", "needs a key")
 	case tls.Key != "" && tls.Cert == "":
-		d.failAt(key("server_tls.key"), "needs a cert")
+		d.failAt(at+".key", "needs a cert")
 	}
 	switch verifies := tls.Mode == "verify-ca" || tls.Mode == "verify-full"; {
 	case verifies && tls.CA == "":
-		d.failAt(d.given(key("server_tls.mode")), "%q needs a ca: a file, or system", tls.Mode)
+		d.failAt(d.given(at+".mode"), "%q needs a ca: a file, or system", tls.Mode)
 	case tls.CA == systemCA && tls.Mode != "verify-full":
-		d.failAt(d.given(key("server_tls.ca")), "\"system\": everybody gets a certificate from one of them, so the name must be checked too: mode verify-full")
+		d.failAt(d.given(at+".ca"), "\"system\": everybody gets a certificate from one of them, so the name must be checked too: mode verify-full")
 	}
 	for k, name := range map[string]string{"ca": tls.CA, "cert": tls.Cert, "key": tls.Key} {
 		if name != "" && name != systemCA {
-			d.needFile(key("server_tls."+k), name)
+			d.needFile(at+"."+k, name)
 		}
 	}
 }
@@ -231,6 +237,68 @@ func validateAuth(d *decoder, c *Config) {
 			d.failAt("auth.query", "%q: default, off or a query is accepted%s", q, didYouMean(q, []string{"default", "off"}))
 		}
 	}
+}
+
+// validatePeers checks that every process has one number and one address, and that none of them is this process's.
+func validatePeers(d *decoder, c *Config) {
+	validateServerTLS(d, c.PeerTLS, "peer_tls")
+	if len(c.Peers) > 0 && c.Process == nil && !d.failed("process") {
+		d.failAt("peers", "needs process: the number of this process, which no other has")
+	}
+	numbers, addrs := map[int]bool{}, map[string]bool{}
+	for i, p := range c.Peers {
+		at := fmt.Sprintf("peers[%d]", i)
+		switch {
+		case p.Process < 0: // reported where it was read
+		case c.Process != nil && *c.Process == p.Process:
+			d.failAt(at+".process", "%d is this process's own number", p.Process)
+		case numbers[p.Process]:
+			d.failAt(at+".process", "%d is given twice", p.Process)
+		}
+		switch own := slices.IndexFunc(c.Listen, func(l Listener) bool { return leadsTo(p.Addr, l.Addr) }); {
+		case p.Addr == "": // likewise
+		case own >= 0:
+			d.failAt(at+".address", "%s is an address that this process itself listens on (listen[%d])", p.Addr, own)
+		case addrs[p.Addr]:
+			d.failAt(at+".address", "%s is given twice", p.Addr)
+		}
+		numbers[p.Process], addrs[p.Addr] = true, true
+	}
+	if len(c.Peers) > 0 && !slices.ContainsFunc(c.Listen, func(l Listener) bool { return !l.ReusePort }) {
+		d.warnings = append(d.warnings, "peers: no peer can reach this process alone, since every address that it listens on has reuse_port")
+	}
+	if len(c.Peers) > 0 && c.tellsRealPIDs() {
+		d.warnings = append(d.warnings, "backend_pid: real beside peers: such a pid names no process, so that a cancel request which comes to another process reaches nothing")
+	}
+}
+
+// tellsRealPIDs says whether any level has backend_pid: real.
+func (c *Config) tellsRealPIDs() bool {
+	levels := []*Overrides{&c.Overrides}
+	for _, cl := range c.Clusters {
+		levels = append(levels, &cl.Overrides)
+	}
+	for _, db := range c.Databases {
+		levels = append(levels, &db.Overrides)
+	}
+	for _, u := range c.Users {
+		levels = append(append(levels, &u.Overrides), slices.Collect(maps.Values(u.Databases))...)
+	}
+	return slices.ContainsFunc(levels, func(o *Overrides) bool { return o.BackendPID != nil && *o.BackendPID == "real" })
+}
+
+// leadsTo says whether who dials an address reaches a listener of this machine, as far as the texts tell.
+func leadsTo(addr, listener string) bool {
+	host, port, err := parseAddr(addr, 0)
+	if err != nil {
+		return false
+	}
+	at, listens, err := parseAddr(listener, 0)
+	if err != nil || port != listens {
+		return false
+	}
+	ip, any := net.ParseIP(host), net.ParseIP(at)
+	return host == at || (at == "" || any != nil && any.IsUnspecified()) && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // validateDatabases checks that databases name clusters, and makes the rest where none is named.

@@ -171,6 +171,10 @@ func (v *consoleSource) State() console.State {
 			st.Timeouts = append(st.Timeouts, console.Timeout{Cluster: m.name, Limit: c.Limit, Clients: c.Clients})
 		}
 	}
+	for _, p := range v.s.config.Load().Peers {
+		host, port := splitAddr(p.Addr)
+		st.Peers = append(st.Peers, console.Peer{Process: p.Process, Host: host, Port: port, PoolSize: proxy.MaxForwards})
+	}
 	for _, c := range (&shown{v.s}).Clusters() {
 		for _, n := range c.Nodes {
 			st.Nodes = append(st.Nodes, console.Node{

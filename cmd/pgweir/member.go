@@ -67,11 +67,7 @@ func newMember(cfg *Config, current func() *Config, cl *Cluster, shared *sharedM
 	if err != nil {
 		return nil, err
 	}
-	mode, err := pool.ParseSSLMode(cl.ServerTLS.Mode)
-	if err != nil {
-		return nil, err
-	}
-	nodeTLS, err := pool.NewTLS(mode, pool.TLSFiles{RootCert: cl.ServerTLS.CA, Cert: cl.ServerTLS.Cert, Key: cl.ServerTLS.Key})
+	nodeTLS, err := cl.ServerTLS.forPool()
 	if err != nil {
 		return nil, err
 	}

@@ -214,7 +214,7 @@ func manyClusters(t *testing.T) *server {
 func closed() map[string]int {
 	return map[string]int{
 		"cluster": 3, "class": 3, "target": 3, "reason": len(router.Reasons()), "cause": 3, "outcome": 4, "role": 4,
-		"state": 3, "limit": 5, "method": 3, "result": 2, "version": 1, "revision": 1, "goversion": 1,
+		"state": 3, "limit": 5, "method": 3, "result": 5, "source": 2, "version": 1, "revision": 1, "goversion": 1,
 	}
 }
 
@@ -286,12 +286,12 @@ func settingsTable(s section, from string, restart func(path string) bool) strin
 			case adminValue:
 				walk(path, v.fields())
 				continue
-			case listeners, clusters, databases, users, nodesOf, discoverOf:
+			case listeners, clusters, databases, users, nodesOf, discoverOf, peers:
 				continue
 			}
 			def := "–"
 			f.val.show(path, func(_, text string, _ bool) {
-				if text != "" && path != "addr" {
+				if text != "" && path != "addr" && from != "peers[0]" {
 					def = "`" + text + "`"
 				}
 			})
@@ -319,6 +319,7 @@ func TestConfigurationPage(t *testing.T) {
 	checkRegion(t, file, "level", settingsTable(overrides(&c.Overrides), "databases.app", needsRestart))
 	l := Listener{}
 	checkRegion(t, file, "listener", settingsTable(listeners{&c.Listen, &c.TLS, ""}.fields(&l), "listen[0]", needsRestart))
+	checkRegion(t, file, "peer", settingsTable(peers{}.fields(&Peer{}), "peers[0]", needsRestart))
 	n := Node{Port: 5432, Weight: 1, Reads: true, Promote: true}
 	checkRegion(t, file, "node", settingsTable(nodeFields(&n), "clusters.main.nodes[0]", needsRestart))
 	checkRegion(t, file, "database", settingsTable(databases{c}.fields(&Database{})[:2], "databases.app", needsRestart))

@@ -73,8 +73,8 @@ func mask(s string) string {
 // remembers on disk, what the monitors and the pools are built with.
 // Everything else changes at a reload.
 var restartKeys = []*regexp.Regexp{
-	regexp.MustCompile(`^listen\[\d+\]\.addr$`),
-	regexp.MustCompile(`^(admin\.listen|console|auth|state_dir|log|zone|failover|drain_timeout)(\.|$)`),
+	regexp.MustCompile(`^listen\[\d+\]\.(addr|reuse_port)$`),
+	regexp.MustCompile(`^(admin\.listen|console|auth|state_dir|log|zone|process|failover|drain_timeout)(\.|$)`),
 	regexp.MustCompile(`^hold\.max$`),
 	regexp.MustCompile(`^clusters\.("[^"]*"|[^.]+)\.(nodes|discover|monitor|server_tls|trust_window|probe|sampling|max_lag|primary|startup|discovery|routing)(\.|\[|$)`),
 }
@@ -98,6 +98,7 @@ type Reloaded struct {
 func Reload(running, next *Config) Reloaded {
 	merged := *next
 	merged.Auth, merged.StateDir, merged.Log, merged.Zone = running.Auth, running.StateDir, running.Log, running.Zone
+	merged.Process = running.Process
 	merged.Admin.Listen, merged.Console = running.Admin.Listen, running.Console
 	merged.UnknownSQLState, merged.DrainTimeout, merged.Hold.Max = running.UnknownSQLState, running.DrainTimeout, running.Hold.Max
 	merged.Listen = keepListeners(running.Listen, next.Listen)
@@ -129,7 +130,7 @@ func keepListeners(running, next []Listener) []Listener {
 	out := slices.Clone(running)
 	for i := range out {
 		if j := slices.IndexFunc(next, func(l Listener) bool { return l.Addr == out[i].Addr }); j >= 0 {
-			out[i] = next[j]
+			out[i], out[i].ReusePort = next[j], running[i].ReusePort
 		}
 	}
 	return out

@@ -15,6 +15,8 @@ listen: [":6432", {addr: ":6433", route: standby}]
 clusters:
   shop: {nodes: [pg-a, pg-b], monitor: {password: one}}
   ledger: {nodes: [pg-x]}
+process: 1
+peers: [{process: 2, address: "w2:6432"}]
 databases:
   app: {cluster: shop, pool_size: 40}
   old: {cluster: shop}
@@ -34,7 +36,10 @@ func changeLines(changes []Change) []string {
 func TestReloadAppliesAndNames(t *testing.T) {
 	before := loadText(t, running)
 	after := loadText(t, `
-listen: [":6432", {addr: ":6433", route: shadow}, ":6434"]
+listen: [{addr: ":6432", reuse_port: true}, {addr: ":6433", route: shadow}, ":6434"]
+process: 3
+peers: [{process: 2, address: "new:6432"}, {process: 4, address: "w4:6432"}]
+peer_tls: {mode: require}
 state_dir: /var/lib/pgweir
 hold: {timeout: 5s}
 max_client_conn: 7
@@ -56,6 +61,7 @@ users: {batch: {password: hunter2}}
 		"listen[1].route: standby → shadow", "hold.timeout: 30s → 5s", "max_client_conn: 10000 → 7", "client_login_timeout: 1m → 2s", "query_timeout: 0 → 3s", "clusters.shop.consistency: (none) → global",
 		"databases.app.pool_size: 40 → 50", "databases.*.cluster: ledger → shop", "databases.old.cluster: shop → (none)",
 		"users.batch.password: (none) → ***",
+		"peers[0].address: w2:6432 → new:6432", "peers[1].process: (none) → 4", "peer_tls.mode: prefer → require",
 	} {
 		if !slices.Contains(applied, want) {
 			t.Errorf("%q is not applied: %q", want, applied)
@@ -65,7 +71,7 @@ users: {batch: {password: hunter2}}
 	for _, want := range []string{
 		"state_dir:", "listen[2].addr: (none) → :6434", "clusters.shop.nodes[1].host: pg-b → pg-c", "clusters.shop.monitor.password: *** → ***",
 		"clusters.shop.probe.interval: 200ms → 100ms", "clusters.fresh.nodes[0].host: (none) → pg-y", "clusters.ledger.nodes[0].host: pg-x → (none)",
-		"databases.neu.cluster: (none) → fresh",
+		"databases.neu.cluster: (none) → fresh", "process: 1 → 3", "listen[0].reuse_port: false → true",
 	} {
 		if !strings.Contains(waiting, want) {
 			t.Errorf("%q does not wait: %s", want, waiting)
@@ -78,7 +84,7 @@ users: {batch: {password: hunter2}}
 	}
 
 	c := r.Config
-	if c.StateDir != "" || len(c.Listen) != 2 || c.Hold.Timeout != 5*time.Second || *c.Listen[1].Route != router.RouteShadow {
+	if c.StateDir != "" || *c.Process != 1 || c.Listen[0].ReusePort || len(c.Listen) != 2 || c.Hold.Timeout != 5*time.Second || *c.Listen[1].Route != router.RouteShadow {
 		t.Errorf("merged: %+v", c)
 	}
 	if names := []string{c.Clusters[0].Name, c.Clusters[1].Name}; !slices.Equal(names, []string{"shop", "ledger"}) || c.Clusters[0].Nodes[1].Host != "pg-b" {

@@ -91,6 +91,7 @@ type server struct {
 	config   atomic.Pointer[Config]
 	clusters []*member
 	tls      atomic.Pointer[[]listenerTLS]
+	peers    atomic.Pointer[map[int]pool.Target] // by number
 	registry *prometheus.Registry
 	reloads  *prometheus.CounterVec
 	pool     *pool.Pool
@@ -120,6 +121,9 @@ func newServer(cfg *Config, log *slog.Logger) (*server, error) {
 	s.reloads.WithLabelValues("ok")
 	s.reloads.WithLabelValues("error")
 	if err := s.loadTLS(cfg); err != nil {
+		return nil, err
+	}
+	if err := s.loadPeers(cfg); err != nil {
 		return nil, err
 	}
 	var err error
@@ -162,6 +166,26 @@ func (s *server) loadTLS(cfg *Config) error {
 	return nil
 }
 
+// loadPeers makes the other processes known, and reads the certificates for them.
+func (s *server) loadPeers(cfg *Config) error {
+	conf, err := cfg.PeerTLS.forPool()
+	if err != nil {
+		return fmt.Errorf("peer_tls: %w", err)
+	}
+	all := make(map[int]pool.Target)
+	for _, p := range cfg.Peers {
+		all[p.Process] = pool.Target{Addr: p.Addr, TLS: conf}
+	}
+	s.peers.Store(&all)
+	return nil
+}
+
+// peer is proxy.Config.Peer.
+func (s *server) peer(process int) (proxy.Peer, bool) {
+	target, ok := (*s.peers.Load())[process]
+	return proxy.Peer{Target: target, Timeout: s.config.Load().Pool.CancelTimeout}, ok
+}
+
 // buildProxy makes the pool, the clusters and the proxy in front of them.
 func (s *server) buildProxy(cfg *Config) error {
 	poolMetrics, err := pool.NewMetrics(s.registry)
@@ -193,7 +217,10 @@ func (s *server) buildProxy(cfg *Config) error {
 	}
 	conf.Admission, conf.HoldMax = admission(cfg), cfg.Hold.Max
 	conf.UnknownSQLState, conf.Classifier, conf.Pool, conf.Metrics, conf.Log = cfg.UnknownSQLState, router.New(router.DefaultConfig()), s.pool, metrics, s.log
-	conf.Console = s.consoleOf()
+	conf.Console, conf.Peer = s.consoleOf(), s.peer
+	if cfg.Process != nil {
+		conf.Process = *cfg.Process
+	}
 	s.proxy, err = proxy.New(conf)
 	return err
 }
@@ -309,7 +336,11 @@ func listenAll(ctx context.Context, conf []Listener) ([]net.Listener, error) {
 		if strings.HasPrefix(addr, "/") {
 			network = "unix"
 		}
-		l, err := (&net.ListenConfig{}).Listen(ctx, network, addr)
+		lc := net.ListenConfig{}
+		if c.ReusePort {
+			lc.Control = reusePort
+		}
+		l, err := lc.Listen(ctx, network, addr)
 		if err != nil {
 			closeAll(all)
 			return nil, fmt.Errorf("listening for clients: %w", err)
@@ -386,7 +417,7 @@ func (s *server) reload(source *Source) error {
 		return err
 	}
 	r := Reload(s.config.Load(), next)
-	if err := s.loadTLS(r.Config); err != nil {
+	if err := errors.Join(s.loadTLS(r.Config), s.loadPeers(r.Config)); err != nil {
 		s.reloads.WithLabelValues("error").Inc()
 		s.log.Error("the configuration was not reloaded; the running one stays", "error", err)
 		return err

@@ -118,6 +118,19 @@ func TestColumnsArePgBouncers(t *testing.T) {
 	}
 }
 
+// TestPeersAreShown holds what SHOW PEERS says.
+func TestPeersAreShown(t *testing.T) {
+	c, f := newFixed(t)
+	if got := rows(t, c, "SHOW PEERS"); len(got) != 0 {
+		t.Errorf("without peers: %q", got)
+	}
+	f.state.Peers = []Peer{{Process: 2, Host: "pgweir-2", Port: 6432, PoolSize: 64}, {Process: 0, Host: "::1", Port: 6433, PoolSize: 64}}
+	want := "[[2 pgweir-2 6432 64] [0 ::1 6433 64]]"
+	if got := fmt.Sprint(rows(t, c, "SHOW PEERS")); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestPoolsSumUp(t *testing.T) {
 	c, f := newFixed(t)
 	f.state = State{

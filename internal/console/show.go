@@ -46,9 +46,7 @@ func tables() map[string]table {
 		"VERSION": {texts("version"), func(c *Console, _ State) [][][]byte { return [][][]byte{{text(c.cfg.Version)}} }},
 		"STATE":   {texts("key", "value"), state},
 		"MEM":     {append(texts("name"), int8s("size", "used", "free", "memtotal")...), memory},
-		"PEERS": {slices.Concat(ints("peer_id"), texts("host"), ints("port", "pool_size")), func(*Console, State) [][][]byte {
-			return nil // this version has none
-		}},
+		"PEERS":   {slices.Concat(ints("peer_id"), texts("host"), ints("port", "pool_size")), peers},
 		"NODES": {slices.Concat(texts("cluster", "node", "host"), ints("port"), texts("role", "state", "reads"), ints("timeline"),
 			int8s("lag_bytes", "lag_us"), ints("version"), texts("detail")), nodes},
 		"NODE_POOLS": {append(texts("cluster", "node", "database", "user"), ints("pool_size", "active", "idle", "opening", "waiting")...), nodePools},

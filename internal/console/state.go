@@ -15,6 +15,7 @@ type State struct {
 	Timeouts  []Timeout
 	Arriving  int // connections that have not logged in yet
 	Memory    []Memory
+	Peers     []Peer
 	Paused    bool // everything is, and what comes too
 	Stopping  bool
 }
@@ -119,6 +120,14 @@ type Event struct {
 	Cluster string
 	At      time.Time
 	Text    string
+}
+
+// Peer is another process that serves the same clients.
+type Peer struct {
+	Process  int
+	Host     string
+	Port     int
+	PoolSize int // how many cancel requests may be under way to it
 }
 
 // Memory is what one kind of thing takes: the number of them, and bytes of each and in all; 0 where that does not apply.

@@ -279,6 +279,15 @@ func memory(_ *Console, s State) [][][]byte {
 	return out
 }
 
+// peers is SHOW PEERS.
+func peers(_ *Console, s State) [][][]byte {
+	var out [][][]byte
+	for _, p := range s.Peers {
+		out = append(out, [][]byte{number(p.Process), text(p.Host), number(p.Port), number(p.PoolSize)})
+	}
+	return out
+}
+
 // nodes is SHOW NODES.
 func nodes(_ *Console, s State) [][][]byte {
 	var out [][][]byte

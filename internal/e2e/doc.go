@@ -9,6 +9,7 @@
 //   - ORMs and migration tools: a small program for each in orm/, with the primary killed in the middle. It runs
 //     with `make orm` only and makes the table of the README.
 //   - Failover, routing and several clusters on nodes that are really killed.
+//   - Several processes for the same clients, whose cancel requests come to any of them.
 //   - The demo, as a user would start it.
 //
 // Which node answered is asked of the nodes (node_port(), pg_stat_statements), never of pgweir.

@@ -43,6 +43,8 @@ type proxyConfig struct {
 	Console  map[string]string           // admin.users
 	NoAuth   bool                        // do not install setup-sql's function
 	MayFail  bool                        // the process may end by itself
+	Addr     string                      // where clients connect; "": a free address
+	Listen   []string                    // more entries of listen, in YAML
 
 	DefaultProbes bool // leave trust_window and probe.timeout at their defaults
 }
@@ -64,6 +66,9 @@ func StartProxy(t testing.TB, c *localpg.Cluster, cfg proxyConfig) *Proxy {
 	dir, err := os.MkdirTemp("", "pgweir-e2e-proxy-")
 	must(t, err)
 	p := &Proxy{Addr: freeAddr(t), Standby: freeAddr(t), Admin: freeAddr(t), t: t, dir: dir, done: make(chan struct{})}
+	if cfg.Addr != "" {
+		p.Addr = cfg.Addr
+	}
 	file := filepath.Join(dir, "pgweir.yaml")
 	must(t, os.WriteFile(file, []byte(p.yaml(cfg)), 0o600))
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -114,7 +119,8 @@ func setupRole(t testing.TB, bin string, c *localpg.Cluster) {
 // yaml is the configuration file.
 func (p *Proxy) yaml(cfg proxyConfig) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen: [%q, {addr: %q, route: standby}]\nadmin:\n  listen: %q\n", p.Addr, p.Standby, p.Admin)
+	listen := append([]string{fmt.Sprintf("%q, {addr: %q, route: standby}", p.Addr, p.Standby)}, cfg.Listen...)
+	fmt.Fprintf(&b, "listen: [%s]\nadmin:\n  listen: %q\n", strings.Join(listen, ", "), p.Admin)
 	if len(cfg.Console) > 0 {
 		b.WriteString("  users:\n")
 		for name, role := range cfg.Console {

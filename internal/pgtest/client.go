@@ -365,17 +365,20 @@ func FirstError(ms []Message) *ServerError {
 
 // Cancel sends a CancelRequest for this client over a connection of its own, and waits until
 // the server has closed that.
-func (c *RawClient) Cancel() error {
-	other, err := Dial(ClientConfig{Addr: c.cfg.Addr, Timeout: c.cfg.Timeout})
+func (c *RawClient) Cancel() error { return CancelAt(c.cfg.Addr, c.PID, c.Secret, c.cfg.Timeout) }
+
+// CancelAt sends a CancelRequest with any key to any address, and waits until the server has closed
+// the connection.
+func CancelAt(addr string, pid uint32, secret []byte, timeout time.Duration) error {
+	c, err := Dial(ClientConfig{Addr: addr, Timeout: timeout})
 	if err != nil {
 		return err
 	}
-	defer other.Close()
-	if err := other.Send(CancelRequest(c.PID, c.Secret)); err != nil {
+	defer c.Close()
+	if err := c.Send(CancelRequest(pid, secret)); err != nil {
 		return err
 	}
-	_, err = other.ReadByte()
-	if !errors.Is(err, io.EOF) {
+	if _, err = c.ReadByte(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("after a CancelRequest the server should close the connection: %w", err)
 	}
 	return nil

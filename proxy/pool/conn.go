@@ -92,7 +92,7 @@ type Conn struct {
 // within ctx. When it returns nil the node has taken note: a
 // statement sent later is not hit. It may be called by any goroutine.
 func (c *Conn) Cancel(ctx context.Context) error {
-	return c.cfg.cancel(ctx, c.target, c.TLS, c.PID, c.Secret)
+	return c.cfg.cancel(ctx, c.target, encrypted(c.TLS), c.PID, c.Secret)
 }
 
 // Retired says whether the connection is to be closed when its lease ends.

@@ -87,9 +87,27 @@ func (c Config) dial(ctx context.Context, t Target) (net.Conn, error) {
 	return d.DialContext(ctx, network, addr)
 }
 
-// open dials, and encrypts if secure is set. The caller has made the context's deadline reach the
+// encryption is what an attempt to connect does about TLS.
+type encryption uint8
+
+// What it may do.
+const (
+	inClear encryption = iota
+	ifOffered
+	insisted
+)
+
+// encrypted is whether an attempt insists on TLS or does without.
+func encrypted(secure bool) encryption {
+	if secure {
+		return insisted
+	}
+	return inClear
+}
+
+// open dials, and encrypts as e says. The caller has made the context's deadline reach the
 // socket (watch) through the hook. Errors are *ConnectError, and the socket is closed then.
-func (c Config) open(ctx context.Context, t Target, secure bool, hook func(net.Conn)) (socket, *ConnectError) {
+func (c Config) open(ctx context.Context, t Target, e encryption, hook func(net.Conn)) (socket, *ConnectError) {
 	conn, err := c.dial(ctx, t)
 	if err != nil {
 		return socket{}, &ConnectError{Addr: t.Addr, Stage: StageDial, Err: because(ctx, err)}
@@ -97,10 +115,14 @@ func (c Config) open(ctx context.Context, t Target, secure bool, hook func(net.C
 	hook(conn)
 	network, _ := t.network()
 	s := socket{Conn: conn, local: network == "unix" || loopback(conn.RemoteAddr())}
-	if !secure || network == "unix" {
+	if e == inClear || network == "unix" {
 		return s, nil
 	}
-	if err := s.encrypt(ctx, t); err != nil {
+	err = s.encrypt(ctx, t)
+	if e == ifOffered && errors.Is(err, errNoTLS) {
+		return s, nil // and nothing else was said on it
+	}
+	if err != nil {
 		_ = conn.Close()
 		return socket{}, &ConnectError{Addr: t.Addr, Stage: StageTLS, Err: because(ctx, err)}
 	}

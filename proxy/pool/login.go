@@ -54,7 +54,7 @@ func otherwise(err *ConnectError) bool {
 // attempt is one login with or without TLS.
 func (c Config) attempt(ctx context.Context, spec *Spec, secure bool) (*Conn, *ConnectError) {
 	release := func() bool { return true }
-	s, cerr := c.open(ctx, spec.Target, secure, func(conn net.Conn) { release = watch(ctx, conn) })
+	s, cerr := c.open(ctx, spec.Target, encrypted(secure), func(conn net.Conn) { release = watch(ctx, conn) })
 	if cerr != nil {
 		release()
 		return nil, cerr

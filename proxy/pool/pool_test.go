@@ -2,11 +2,14 @@ package pool
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -421,6 +424,68 @@ func TestCancelRequest(t *testing.T) {
 	if err := CancelRequest(t.Context(), Target{Addr: silent.Addr()}, false, 0, nil); err == nil {
 		t.Error("a cancel without a key")
 	}
+}
+
+// TestForwardCancel: a request that is passed on is sent once, encrypted as the mode says.
+func TestForwardCancel(t *testing.T) {
+	ca := pgtest.NewCA(t)
+	secure := pgtest.NewFakeTLSNode(t, &tls.Config{Certificates: []tls.Certificate{ca.TLS(ca.Issue("peer", "peer.example"))}}, inTunnel)
+	open := pgtest.NewFakeNode(t, (*pgtest.FakeConn).Startup)
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(file, ca.PEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		mode  SSLMode
+		files TLSFiles
+		host  string
+		peer  *pgtest.FakeNode
+		wrong string // in the error; "": the peer has the request
+	}{
+		{mode: SSLPrefer, peer: secure},
+		{mode: SSLPrefer, peer: open},
+		{mode: SSLDisable, peer: open},
+		{mode: SSLAllow, peer: open},
+		{mode: SSLRequire, peer: secure},
+		{mode: SSLRequire, peer: open, wrong: "TLS"},
+		{mode: SSLVerifyFull, files: TLSFiles{RootCert: file}, host: "peer.example", peer: secure},
+		{mode: SSLVerifyFull, files: TLSFiles{RootCert: file}, host: "other.example", peer: secure, wrong: "other.example"},
+	} {
+		conf, err := NewTLS(c.mode, c.files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := c.peer.Accepted()
+		err = ForwardCancel(t.Context(), Target{Addr: c.peer.Addr(), Host: c.host, TLS: conf}, 1<<31|7, []byte{1, 2, 3, 4, 5})
+		if n := c.peer.Accepted() - before; n != 1 {
+			t.Errorf("%v: %d connections", c.mode, n)
+		}
+		if c.wrong != "" {
+			if err == nil || !strings.Contains(err.Error(), c.wrong) || len(c.peer.Cancels) > 0 {
+				t.Errorf("%v: %v, and %d requests came", c.mode, err, len(c.peer.Cancels))
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%v: %v", c.mode, err)
+			continue
+		}
+		if got := <-c.peer.Cancels; got.PID != 1<<31|7 || string(got.Secret) != "\x01\x02\x03\x04\x05" || len(c.peer.Cancels) > 0 {
+			t.Errorf("%v: got %+v and %d more", c.mode, got, len(c.peer.Cancels))
+		}
+	}
+}
+
+// inTunnel is the script of a peer that fails its test when a request comes in the clear.
+func inTunnel(c *pgtest.FakeConn) error {
+	err := c.Startup()
+	if _, ok := c.Conn().(*tls.Conn); ok {
+		return err
+	}
+	if strings.Contains(err.Error(), "CancelRequest") {
+		return errors.New("a request in the clear")
+	}
+	return nil // the handshake was refused
 }
 
 // TestManyAtOnce lets many goroutines do everything at random and checks the limit throughout.

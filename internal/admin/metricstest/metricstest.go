@@ -14,7 +14,7 @@ import (
 )
 
 // withoutCluster are the metrics of the process as a whole.
-var withoutCluster = []string{"pgweir_build_info", "pgweir_config_reloads_total", "pgweir_logins_total"}
+var withoutCluster = []string{"pgweir_build_info", "pgweir_cancel_requests_total", "pgweir_config_reloads_total", "pgweir_logins_total"}
 
 // forbidden are labels whose values nobody bounds, or that tell about people.
 var forbidden = []string{"sql", "query", "statement", "fingerprint", "application_name", "client", "client_addr", "address", "pid"}
