@@ -200,7 +200,7 @@ func (r *rig) planPgBouncer(ctx context.Context) ([]plan, error) {
 			command: command{path: path, args: []string{"pgbouncer.ini"}, ask: []syscall.Signal{syscall.SIGTERM}},
 			files: func(port int) map[string]string {
 				return map[string]string{
-					"pgbouncer.ini": pgbouncerINI(mode, prepared, port, r.cluster.Nodes[0], r.idle),
+					"pgbouncer.ini": pgbouncerINI(mode, prepared, port, r.cluster.Nodes[0], r.idle, r.poolSize(100)),
 					"userlist.txt":  fmt.Sprintf("%q %q\n", benchUser, r.verifier),
 				}
 			},
@@ -221,9 +221,9 @@ func hasPrepared(version string) bool {
 	return err1 == nil && err2 == nil && (a > 1 || a == 1 && b >= 21)
 }
 
-// pgbouncerINI is PgBouncer's configuration: enough connections that nobody waits, key pass-through as
+// pgbouncerINI is PgBouncer's configuration: key pass-through as
 // pgweir does it, and no line in the log for each client.
-func pgbouncerINI(mode string, prepared bool, port int, primary *localpg.Node, idle int) string {
+func pgbouncerINI(mode string, prepared bool, port int, primary *localpg.Node, idle, pool int) string {
 	ini := fmt.Sprintf(`[databases]
 * = host=127.0.0.1 port=%d
 [pgbouncer]
@@ -234,10 +234,10 @@ auth_type = scram-sha-256
 auth_file = userlist.txt
 pool_mode = %s
 max_client_conn = %d
-default_pool_size = 100
+default_pool_size = %d
 log_connections = 0
 log_disconnections = 0
-`, primary.Port(), port, mode, idle+500)
+`, primary.Port(), port, mode, max(idle, crowdMany)+500, pool)
 	if prepared {
 		ini += "max_prepared_statements = 200\n"
 	}
@@ -299,20 +299,29 @@ func (r *rig) planPgweir(ctx context.Context, k kind, program string, procs int)
 			ask: []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM},
 		},
 		files: func(port int) map[string]string {
-			return map[string]string{"pgweir.yaml": pgweirYAML(port, adminPort, r.cluster, r.idle)}
+			return map[string]string{"pgweir.yaml": pgweirYAML(port, adminPort, r.cluster, r.poolSize(2*(r.idle+200))/2)}
 		},
 	}}, nil
 }
 
 // pgweirYAML is the configuration of pgweir. The nodes share few processors with all candidates, so
 // one that answers late is not taken for dead; all else that bears on the cost is the default.
-func pgweirYAML(port, adminPort int, c *localpg.Cluster, idle int) string {
+func pgweirYAML(port, adminPort int, c *localpg.Cluster, pool int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "listen: [\"127.0.0.1:%d\"]\nadmin: {listen: \"127.0.0.1:%d\"}\n", port, adminPort)
-	fmt.Fprintf(&b, "route: auto\nconsistency: application\npool_size: %d\ntrust_window: 3s\nprobe: {timeout: 3s}\n", idle+200)
+	fmt.Fprintf(&b, "route: auto\nconsistency: application\npool_size: %d\ntrust_window: 3s\nprobe: {timeout: 3s}\n", pool)
 	fmt.Fprintf(&b, "clusters:\n  main:\n    monitor: {user: pgweir, password: %q}\n    nodes:\n", c.Password)
 	for _, n := range c.Nodes {
 		fmt.Fprintf(&b, "      - {name: %s, host: 127.0.0.1, port: %d}\n", n.Name, n.Port())
 	}
 	return b.String()
+}
+
+// poolSize is how many connections a candidate may have to the nodes that answer reads, all together; enough is so many that
+// nobody waits.
+func (r *rig) poolSize(enough int) int {
+	if r.crowded {
+		return crowdConnections
+	}
+	return enough
 }

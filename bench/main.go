@@ -54,7 +54,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.seconds, "seconds", 0, "length of each run; default 3 with -quick, else 10")
 	f.IntVar(&o.idle, "idle", 1000, "idle clients of the row of memory; 0 leaves it out")
 	f.IntVar(&o.scale, "scale", 10, "scale of pgbench's tables")
-	f.StringVar(&only, "only", "", "only rows whose name matches this `regexp`; memory and classifier are names too")
+	f.StringVar(&only, "only", "", "only rows whose name matches this `regexp`; memory, classifier and crowd are names too")
 	f.StringVar(&o.beside, "beside", "", "measure this `program`, another build of pgweir, in the same rounds, as in -beside /tmp/pgweir.before")
 	f.StringVar(&o.pgweir, "pgweir", "", "measure this `program` instead of building the tree's")
 	f.IntVar(&o.maxprocs, "gomaxprocs", 0, "GOMAXPROCS of pgweir; default: what it chooses itself")

@@ -41,7 +41,8 @@ func (r *rig) measure(ctx context.Context) (*report, error) {
 		rep.rows = append(rep.rows, &row{workload: w, samples: make(map[kind][]sample)})
 	}
 	classifier := r.only == nil || r.only.MatchString(classifierRow)
-	if len(rep.rows) == 0 && r.idle == 0 && !classifier {
+	crowd := r.only == nil && !r.quick || r.only != nil && r.only.MatchString(crowdRow)
+	if len(rep.rows) == 0 && r.idle == 0 && !classifier && !crowd {
 		return nil, errors.New("-only: no row has such a name")
 	}
 	if r.idle > 0 {
@@ -51,6 +52,11 @@ func (r *rig) measure(ctx context.Context) (*report, error) {
 	}
 	if err := r.warm(ctx); err != nil {
 		return nil, err
+	}
+	if crowd {
+		if err := r.measureCrowd(ctx, rep); err != nil {
+			return nil, err
+		}
 	}
 	for round := range r.rounds {
 		for _, row := range rep.rows {
@@ -177,6 +183,7 @@ func pause(ctx context.Context, d time.Duration) error {
 const (
 	memoryRow     = "memory"
 	classifierRow = "classifier"
+	crowdRow      = "crowd"
 )
 
 // measureMemory takes the memory of an idle client, of fresh processes one after the other.

@@ -15,6 +15,7 @@ type report struct {
 	rig      *rig
 	rows     []*row
 	memory   map[kind]float64 // bytes for an idle client
+	crowds   map[kind]*crowd
 	idleCPU  map[kind]float64 // thousandths of a processor without any load
 	classify []verdict
 	took     time.Duration
@@ -106,22 +107,27 @@ func (rep *report) table() [][]string {
 		line := []string{r.title()}
 		var ratios []string
 		for _, k := range ks {
-			cell, ratio := "–", "–"
+			cell, quotient := "–", "–"
 			if v := r.costs(k); v != nil {
 				cell = spread(v)
 			}
 			if v := r.ratios(k); v != nil {
-				lo, hi := bounds(v)
-				ratio = fmt.Sprintf("%.2f (%.2f–%.2f)", median(v), lo, hi)
+				quotient = ratio(v)
 			}
 			line = append(line, cell)
 			if k != pgbouncer {
-				ratios = append(ratios, ratio)
+				ratios = append(ratios, quotient)
 			}
 		}
 		out = append(out, append(line, ratios...))
 	}
 	return out
+}
+
+// ratio is how ratios are shown: the median of the rounds, and the smallest and largest.
+func ratio(v []float64) string {
+	lo, hi := bounds(v)
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", median(v), lo, hi)
 }
 
 // other are the figures that are not processor time for each piece of work.
@@ -130,6 +136,14 @@ func (rep *report) other() [][]string {
 	for _, k := range rep.kinds() {
 		if v, ok := rep.memory[k]; ok {
 			out = append(out, []string{fmt.Sprintf("memory of an idle client of %d, %s", rep.idle, k), fmt.Sprintf("%.2f KiB", v/1024)})
+		}
+	}
+	for _, k := range rep.kinds() {
+		if c := rep.crowds[k]; c != nil {
+			out = append(out, []string{
+				fmt.Sprintf("%d clients ÷ %d clients on %d connections, %s", crowdMany, crowdFew, crowdConnections, k),
+				fmt.Sprintf("throughput %s, processor time a query %s", ratio(c.rates()), ratio(c.costs())),
+			})
 		}
 	}
 	for _, k := range rep.kinds() {

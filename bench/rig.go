@@ -31,6 +31,7 @@ type rig struct {
 	as       account
 	module   string // where go.mod stands
 	program  string // pgweir
+	crowded  bool   // what is started now has small pools
 	other    string // the build beside it, "" without one
 	cluster  *localpg.Cluster
 	password string // of benchUser
