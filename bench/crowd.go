@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"pgweir/internal/pgtest"
 	"pgweir/internal/pgwire"
 )
 
@@ -115,12 +117,9 @@ func (r *rig) connectAll(ctx context.Context, port, n int) ([]net.Conn, error) {
 	for range 8 {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				c, err := r.connect(ctx, port)
-				if err != nil {
-					errs[i] = err
+				if conns[i], errs[i] = r.login(ctx, port); errs[i] != nil {
 					return
 				}
-				conns[i] = c.Conn()
 			}
 		})
 	}
@@ -134,6 +133,20 @@ func (r *rig) connectAll(ctx context.Context, port, n int) ([]net.Conn, error) {
 		return nil, err
 	}
 	return conns, nil
+}
+
+// login is a connection of which nobody else reads, as a pgconn.PgConn may at any time.
+func (r *rig) login(ctx context.Context, port int) (net.Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := pgtest.Connect(pgtest.ClientConfig{Conn: conn, User: benchUser, Password: r.password, Database: benchDatabase}); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // press lets every client run one query after the other for a time.

@@ -252,3 +252,12 @@ func problemPaused(name string, waited time.Duration) *problem {
 		hint:   "An administrator has paused it on the console; RESUME lets statements go on.",
 	}
 }
+
+// after is time.After with a way to stop it; for 0 it never comes.
+func after(d time.Duration) (<-chan time.Time, func() bool) {
+	if d <= 0 {
+		return nil, func() bool { return false }
+	}
+	t := time.NewTimer(d)
+	return t.C, t.Stop
+}

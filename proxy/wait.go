@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"time"
 
 	"pgweir/health"
@@ -22,47 +21,20 @@ var (
 // waitFor is a connection that has to be opened or waited for: up to query_wait_timeout or the client's
 // statement_timeout, both from when its statement began, and until a cancel comes.
 func (s *session) waitFor(ctx context.Context, spec *pool.Spec) (*pool.Conn, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() { s.watchWait(ctx, cancel) })
+	limit, why := s.waitLimit()
+	spec.Patience = &pool.Patience{
+		Limit: limit, Over: why, Notify: s.target.WaitNotify, Notice: s.tellWait, Cancel: s.canceled, Canceled: errWaitCanceled,
+	}
 	began := s.figures.waits()
 	defer s.figures.served(began)
-	conn, err := s.srv.pool.Get(ctx, *spec)
-	cancel(nil)
-	wg.Wait()
-	return conn, err
+	return s.srv.pool.Get(ctx, *spec)
 }
 
-// watchWait ends a wait when its time has come, and tells the client of a long one.
-func (s *session) watchWait(ctx context.Context, end context.CancelCauseFunc) {
-	limit, why := s.waitLimit()
-	over, stop := after(limit)
-	defer stop()
-	notify, stopNotify := after(s.target.WaitNotify)
-	defer stopNotify()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-over:
-			end(why)
-		case <-s.canceled:
-			end(errWaitCanceled)
-		case <-notify:
-			if s.hears("notice") {
-				_ = s.client.Write(waitNotice()) // if the client is gone, its session will find out
-			}
-		}
+// tellWait tells the client that it waits.
+func (s *session) tellWait() {
+	if s.hears("notice") {
+		_ = s.client.Write(waitNotice()) // if the client is gone, its session will find out
 	}
-}
-
-// after is time.After with a way to stop it; for 0 it never comes.
-func after(d time.Duration) (<-chan time.Time, func() bool) {
-	if d <= 0 {
-		return nil, func() bool { return false }
-	}
-	t := time.NewTimer(d)
-	return t.C, t.Stop
 }
 
 // waitLimit is how much longer a statement may wait for a connection, and what ends it then; 0: without end.

@@ -40,6 +40,8 @@ type Spec struct {
 	// Rank says how well an idle connection fits, from Unfit to Best; nil: all fit. It is called
 	// with a lock held: it must be quick and must not call the pool.
 	Rank func(*Conn) int
+	// Patience bounds Get beside its context; nil: nothing does.
+	Patience *Patience
 }
 
 // What Spec.Rank returns. A Reluctant connection is used only when no other can be had, not even a new one.

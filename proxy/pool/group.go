@@ -75,7 +75,7 @@ type grant struct {
 
 // acquire takes an idle connection or a slot, or queues; first puts it in front of the queue. again is true when the
 // group left the table meanwhile: ask the table for another.
-func (g *group) acquire(ctx context.Context, spec *Spec, first bool) (got grant, again bool, err error) {
+func (g *group) acquire(ctx context.Context, spec *Spec, patience *wait, first bool) (got grant, again bool, err error) {
 	g.mu.Lock()
 	if g.mu.dead {
 		g.mu.Unlock()
@@ -86,7 +86,7 @@ func (g *group) acquire(ctx context.Context, spec *Spec, first bool) (got grant,
 		return grant{}, false, ErrClosed
 	}
 	g.join()
-	now := time.Now()
+	now := now()
 	g.mu.used = now
 	if g.mu.waiters.Len() == 0 || first {
 		if got, ok := g.take(spec, g.mu.limits.Size, now); ok {
@@ -104,14 +104,22 @@ func (g *group) acquire(ctx context.Context, spec *Spec, first bool) (got grant,
 		defer timer.Stop()
 		reserved = timer.C
 	}
+	alarm := patience.alarm()
 	for {
 		select {
 		case got := <-w.grant:
 			return got, false, got.err
 		case <-reserved:
 			g.wake()
+		case <-alarm:
+			if err := patience.rung(); err != nil {
+				return grant{}, false, g.giveUp(w, err)
+			}
+			alarm = patience.alarm()
+		case <-patience.Cancel:
+			return grant{}, false, g.giveUp(w, patience.Canceled)
 		case <-ctx.Done():
-			return grant{}, false, g.giveUp(ctx, w)
+			return grant{}, false, g.giveUp(w, context.Cause(ctx))
 		}
 	}
 }
@@ -151,9 +159,9 @@ func (g *group) wake() {
 	leaveAll(victims)
 }
 
-// giveUp takes a waiter whose context ended out of the queue, and passes on what it was granted
+// giveUp takes a waiter whose wait has ended out of the queue, and passes on what it was granted
 // in that moment. The error is a *WaitError without a key.
-func (g *group) giveUp(ctx context.Context, w *waiter) error {
+func (g *group) giveUp(w *waiter, why error) error {
 	g.mu.Lock()
 	limit, size := g.full()
 	refusal := g.mu.refusal
@@ -175,7 +183,7 @@ func (g *group) giveUp(ctx context.Context, w *waiter) error {
 		g.dequeue(w)
 		g.mu.Unlock()
 	}
-	return &WaitError{Limit: limit, Size: size, Node: refusal, Err: context.Cause(ctx)}
+	return &WaitError{Limit: limit, Size: size, Node: refusal, Err: why}
 }
 
 // pick is the idle connection with the spec's startup key that fits best, the newest of several. The lock is held.
@@ -267,7 +275,7 @@ func (g *group) serve() []*Conn {
 	if g.node.waiting == 0 {
 		return nil
 	}
-	now := time.Now()
+	now := now()
 	if !g.capped() {
 		return g.serveOwn(now)
 	}

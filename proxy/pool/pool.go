@@ -126,30 +126,32 @@ func (p *Pool) forgetNode(n *node) {
 }
 
 // Get is a lease on a connection for the spec's key: the idle one that was used last, or a new one,
-// opened by this call. While the pool is full, or the node has none to spare, it waits its turn until ctx ends. Errors are
+// opened by this call. While the pool is full, or the node has none to spare, it waits its turn until ctx or the spec's Patience ends. Errors are
 // *WaitError, *ConnectError or ErrClosed.
 func (p *Pool) Get(ctx context.Context, spec Spec) (*Conn, error) {
-	start := time.Now()
+	start := now()
+	patience := spec.Patience.patient(start)
+	defer patience.over()
 	first := false
 	for {
 		g, err := p.group(&spec)
 		if err != nil {
 			return nil, err
 		}
-		got, again, err := g.acquire(ctx, &spec, first)
+		got, again, err := g.acquire(ctx, &spec, patience, first)
 		if again {
 			continue
 		}
 		if err != nil {
 			var full *WaitError
 			if errors.As(err, &full) {
-				full.Key, full.Waited = spec.Key, time.Since(start)
+				full.Key, full.Waited = spec.Key, now().Sub(start)
 			}
 			return nil, err
 		}
-		conn, cerr := p.finish(ctx, &spec, g, got)
+		conn, cerr := p.finish(ctx, &spec, patience, g, got)
 		if cerr == nil {
-			g.wait.Observe(time.Since(start).Seconds())
+			g.wait.Observe(now().Sub(start).Seconds())
 			return conn, nil
 		}
 		if first = g.failed(cerr); !first || ctx.Err() != nil {
@@ -188,15 +190,17 @@ func (p *Pool) TryGet(spec *Spec, home *Home) *Conn {
 }
 
 // finish makes a lease of what was granted; where it cannot, the slot is still taken.
-func (p *Pool) finish(ctx context.Context, spec *Spec, g *group, got grant) (*Conn, *ConnectError) {
+func (p *Pool) finish(ctx context.Context, spec *Spec, patience *wait, g *group, got grant) (*Conn, *ConnectError) {
 	leaveAll(got.victims)
 	if got.conn != nil {
-		if got.conn.usable(time.Now()) {
+		if got.conn.usable(now()) {
 			return got.conn, nil
 		}
 		g.reopen(got.conn)
 		got.conn.leave()
 	}
+	ctx, stop := patience.context(ctx)
+	defer stop()
 	conn, err := p.cfg.login(ctx, spec, g.connectTimeout())
 	if err != nil {
 		return nil, err
