@@ -13,8 +13,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pgweir/internal/pgtest"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"pgweir/internal/auth"
 	"pgweir/internal/pgwire"
+	"pgweir/proxy/pool"
 )
 
 // Many clients share few connections: how much that costs beside as many clients as connections.
@@ -112,14 +115,29 @@ func (r *rig) crowdOf(ctx context.Context, c *candidate) (*crowd, error) {
 func (r *rig) connectAll(ctx context.Context, port, n int) ([]net.Conn, error) {
 	conns := make([]net.Conn, n)
 	errs := make([]error, n)
+	logins, err := logins()
+	if err != nil {
+		return nil, err
+	}
+	plain, err := pool.NewTLS(pool.SSLDisable, pool.TLSFiles{})
+	if err != nil {
+		return nil, err
+	}
+	spec := pool.Spec{
+		Key:    pool.Key{Database: benchDatabase, User: benchUser},
+		Target: pool.Target{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), TLS: plain}, Keys: auth.Keys{Password: r.password},
+	}
 	var wg sync.WaitGroup
 	var next atomic.Int64
 	for range 8 {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				if conns[i], errs[i] = r.login(ctx, port); errs[i] != nil {
+				c, err := logins.Get(ctx, spec)
+				if err != nil {
+					errs[i] = err
 					return
 				}
+				conns[i] = c.Link.Conn()
 			}
 		})
 	}
@@ -135,18 +153,15 @@ func (r *rig) connectAll(ctx context.Context, port, n int) ([]net.Conn, error) {
 	return conns, nil
 }
 
-// login is a connection of which nobody else reads, as a pgconn.PgConn may at any time.
-func (r *rig) login(ctx context.Context, port int) (net.Conn, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+// logins is a pool that logs clients in. Nobody else reads of its connections, as a pgconn.PgConn may at any time.
+func logins() (*pool.Pool, error) {
+	metrics, err := pool.NewMetrics(prometheus.NewRegistry())
 	if err != nil {
 		return nil, err
 	}
-	if _, err := pgtest.Connect(pgtest.ClientConfig{Conn: conn, User: benchUser, Password: r.password, Database: benchDatabase}); err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
-	return conn, nil
+	cfg := pool.DefaultConfig()
+	cfg.NodeSettings, cfg.Default.Size = nil, crowdMany
+	return pool.New(cfg, metrics)
 }
 
 // press lets every client run one query after the other for a time.
