@@ -194,6 +194,24 @@ func TestOptimisticPortal(t *testing.T) {
 	c.query("COMMIT")
 }
 
+// TestOptimisticCloses: to close a statement, or to say Sync, moves nothing.
+func TestOptimisticCloses(t *testing.T) {
+	r := newRig(t, hopeful)
+	c := r.client()
+	c.query("SELECT 1")
+	r.forgetAll()
+	c.query("BEGIN")
+	c.send(pgtest.Parse("s", "SELECT i FROM t"), pgtest.Bind("", "s"), pgtest.Execute("", 0), pgtest.Sync())
+	c.ready(1)
+	c.send(pgtest.CloseStatement("s"), pgtest.Sync())
+	c.ready(1)
+	c.send(pgtest.Sync())
+	c.ready(1)
+	c.query("SELECT 2")
+	c.query("COMMIT")
+	equal(t, "the primary", r.p().got(), "")
+}
+
 // TestOptimisticPooled: the standby's connection goes back to its pool when the transaction moves.
 func TestOptimisticPooled(t *testing.T) {
 	r := newRig(t, hopeful, pooled(1))

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"pgweir/health"
@@ -160,9 +161,12 @@ const notPlain = router.FlagTxTime | router.FlagCatalog | router.FlagOpaque | ro
 	router.FlagMulti | router.FlagCopyOut | router.FlagLateRows | router.FlagCurrval | router.FlagNames | router.FlagSerializable
 
 // plainRead says whether a chunk is nothing but a read whose result depends on no more than its own snapshot, and
-// which leaves nothing behind in the transaction.
+// which leaves nothing behind in the transaction. One that only closes is none the worse.
 func (s *session) plainRead(c *chunk) bool {
 	u := c.unit
+	if u == nil {
+		return c.end == endSync && !slices.ContainsFunc(c.items, func(it item) bool { return it.typ != pgwire.MsgClose })
+	}
 	return u != nil && u.Class == router.ClassRead && u.Flags&notPlain == 0 && len(u.Effects) == 0 && !s.incompletePart(c) && s.complete(c)
 }
 
