@@ -268,7 +268,7 @@ func (s *session) parseItem(c *chunk, it *item, body []byte) {
 		}
 		b := s.client.Buffered()
 		it.st = s.define(it.name, b[it.at:it.end], unit)
-		s.join(c, unit)
+		s.joinUnbound(c, unit)
 	case pgwire.MsgBind:
 		v, err := pgwire.ParseBind(body)
 		if err == nil {
@@ -278,6 +278,9 @@ func (s *session) parseItem(c *chunk, it *item, body []byte) {
 		}
 		if it.st != nil {
 			it.unit = s.refreshed(it.st)
+			if err == nil && it.unit.Flags&router.FlagSettingParam != 0 {
+				it.unit = bound(it.unit, it.st, v.Rest)
+			}
 			s.join(c, it.unit)
 		}
 	case pgwire.MsgDescribe, pgwire.MsgClose:
@@ -288,7 +291,7 @@ func (s *session) parseItem(c *chunk, it *item, body []byte) {
 			it.portal, it.name = it.name, nil
 		}
 		if it.st != nil && it.typ == pgwire.MsgDescribe {
-			s.join(c, s.refreshed(it.st))
+			s.joinUnbound(c, s.refreshed(it.st))
 		}
 	case pgwire.MsgExecute:
 		portal, limit, err := pgwire.ParseExecute(body)
@@ -317,6 +320,44 @@ func (s *session) join(c *chunk, u *router.Unit) {
 		c.unit = router.Join(c.unit, u)
 	}
 }
+
+// joinUnbound is join for a statement that is only parsed or described: what its parameters decide is told by Bind.
+func (s *session) joinUnbound(c *chunk, u *router.Unit) {
+	if u.Flags&router.FlagSettingParam == 0 {
+		s.join(c, u)
+	}
+}
+
+// bound is the unit of a statement that sets settings to its parameters, as a Bind gives them; u where they cannot
+// be known.
+func bound(u *router.Unit, st *statement, rest []byte) *router.Unit {
+	args, err := pgwire.ParseArguments(rest)
+	if err != nil || st.parse == nil {
+		return u
+	}
+	v, err := pgwire.ParseParse(st.parse[pgwire.HeaderSize:])
+	if err != nil {
+		return u
+	}
+	known := u.Bound(func(param int) (string, bool, bool) {
+		if param < 1 || param > args.Count || param <= v.Types.Len() && !isText(v.Types.At(param-1)) {
+			return "", false, false
+		}
+		a := args
+		var value []byte
+		for range param {
+			value, _ = a.Next()
+		}
+		return string(value), value == nil, true
+	})
+	if known == nil {
+		return u
+	}
+	return known
+}
+
+// isText says whether values of a type are their own text, in both formats: left to the node, text or varchar.
+func isText(oid uint32) bool { return oid == 0 || oid == 25 || oid == 1043 }
 
 // define makes the statement that a Parse asks for. It is the session's only when the node
 // has said ParseComplete. message is nil for one that is too long to keep.

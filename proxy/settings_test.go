@@ -54,6 +54,47 @@ func TestSettingsByFunction(t *testing.T) {
 	equal(t, "made there", r.a().got(), `Q SELECT pg_catalog.set_config('search_path', 'a, public', false) | Q SELECT 1`)
 }
 
+// TestSettingsByParameter: set_config with a parameter for its value is made again as what the parameter was, and
+// pins nothing, as long as the parameter is text.
+func TestSettingsByParameter(t *testing.T) {
+	const sql = "SELECT set_config('app.tenant', $1, false)"
+	batch := func(name string, args ...any) []pgtest.Message {
+		return []pgtest.Message{pgtest.Bind("", name, args...), pgtest.Execute("", 0), pgtest.Sync()}
+	}
+	r := newRig(t, withoutB, pooled(1))
+	c := r.client()
+	c.send(pgtest.Parse("s", sql), pgtest.DescribeStatement("s"), pgtest.Sync())
+	c.ready(1)
+	set := func(value any, made string) {
+		t.Helper()
+		c.send(batch("s", value)...)
+		c.ready(1)
+		r.forgetAll()
+		equal(t, "a read", c.query("SELECT 1"), "T D(standby-a) C(SELECT 1) Z(I)")
+		equal(t, "made there", r.a().got(), made)
+	}
+	set("7", `Q SELECT pg_catalog.set_config('app.tenant', '7', false) | Q SELECT 1`)
+	set("it's", `Q SELECT pg_catalog.set_config('app.tenant', 'it''s', false) | Q SELECT 1`)
+	c.send(append([]pgtest.Message{pgtest.Parse("", sql, 25)}, batch("", "8")...)...)
+	c.ready(1)
+	r.forgetAll()
+	c.query("SELECT 1")
+	equal(t, "unnamed", r.a().got(), `Q SELECT pg_catalog.set_config('app.tenant', '8', false) | Q SELECT 1`)
+
+	for name, ms := range map[string][]pgtest.Message{
+		"a backslash": append([]pgtest.Message{pgtest.Parse("", sql)}, batch("", `a\b`)...),
+		"a number":    append([]pgtest.Message{pgtest.Parse("", "SELECT set_config('app.tenant', $1, false)", 23)}, batch("", "8")...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, withoutB, pooled(1))
+			c := r.client()
+			c.send(ms...)
+			c.ready(1)
+			equal(t, "pinned", c.query("SELECT 1"), "T D(primary) C(SELECT 1) Z(I)")
+		})
+	}
+}
+
 // TestSettingsRolledBack: a SET goes with the transaction that made it, also with the implicit
 // one of a batch.
 func TestSettingsRolledBack(t *testing.T) {
