@@ -54,6 +54,7 @@ type composer struct {
 	b, out  []byte
 	copied  int // bytes of b that are in out
 	touched bool
+	ahead   bool // what is put in stands in front of a simple query
 }
 
 // before makes sure that all bytes of the client in front of at are in out.
@@ -187,14 +188,32 @@ func (k *composer) mentioned(u *router.Unit, text []byte, at int) {
 	if len(k.s.named) == 0 || !mentionsStatements(u, text, statementWords) {
 		return
 	}
+	uses := mentionsStatements(u, text, claimingWords)
 	for name, st := range k.s.named {
-		switch {
+		switch have := k.version(name); {
 		case !k.l.shared:
 			k.provide(st, []byte(name), at)
-		case k.version(name) == 0 && st.parse != nil && bytes.Contains(text, []byte(name)):
-			k.make(st, name, at) // under the client's own name, beside the one that is shared
+		case st.parse == nil || !bytes.Contains(text, []byte(name)):
+		// Under the client's own name, beside the one that is shared.
+		case uses && have != st.version:
+			k.clear(name, at)
+			k.make(st, name, at)
+		case !uses && have == 0:
+			k.stand(name, at)
 		}
 	}
+}
+
+// standIn is the version of an empty statement that is there to be dropped.
+const standIn = ^uint64(0)
+
+// stand makes the lease have an empty statement under the given name: DEALLOCATE asks for no more, and the
+// client's own may not be possible any more.
+func (k *composer) stand(name string, at int) {
+	k.before(at)
+	k.out = pgwire.AppendParse(k.out, name, "", pgwire.OIDs{})
+	k.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: &statement{version: standIn}, node: name, ahead: k.ahead})
+	k.setPlan(name, standIn)
 }
 
 // mentions says whether the chunk may speak of prepared statements in SQL, so that the lease must be the session's own.
@@ -240,7 +259,9 @@ func mentionsStatements(u *router.Unit, text []byte, words []string) bool {
 
 // query plans a simple query: it ends the unnamed statement.
 func (k *composer) query(it *item) {
+	k.ahead = true
 	k.mentioned(it.unit, k.b[it.at:it.end], it.at)
+	k.ahead = false
 	k.setPlan("", 0)
 	k.r.push(expectation{typ: it.typ, unit: it.unit})
 }
@@ -281,7 +302,7 @@ func (k *composer) clear(node string, at int) {
 	}
 	k.before(at)
 	k.out = pgwire.AppendClose(k.out, pgwire.KindStatement, node)
-	k.r.push(expectation{typ: pgwire.MsgClose, kind: pgwire.KindStatement, swallow: true, node: node})
+	k.r.push(expectation{typ: pgwire.MsgClose, kind: pgwire.KindStatement, swallow: true, node: node, ahead: k.ahead})
 	k.setPlan(node, 0)
 }
 
@@ -289,7 +310,7 @@ func (k *composer) clear(node string, at int) {
 func (k *composer) make(st *statement, node string, at int) {
 	k.before(at)
 	k.out = appendParse(k.out, st, node)
-	k.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: st, node: node})
+	k.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: st, node: node, ahead: k.ahead})
 	k.setPlan(node, st.version)
 }
 

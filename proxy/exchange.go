@@ -68,6 +68,9 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 			nodeErr = s.duplex(c, l, nil)
 		}
 	}
+	if nodeErr == nil && r.unsynced && r.clientErr == nil && r.fatal == nil {
+		nodeErr = s.sync(l)
+	}
 	s.running.Store(nil)
 	l.node.Live.Outstanding.Add(-1)
 	s.last = l
@@ -84,6 +87,17 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	}
 	s.settle(c, l, try, began, sentAt)
 	return false, nil
+}
+
+// sync ends what the node skips after the failure of something that was put in front of a simple query: the client
+// waits for the query's ReadyForQuery.
+func (s *session) sync(l *lease) error {
+	s.relay.push(expectation{typ: pgwire.MsgSync})
+	s.scratch = pgwire.AppendSync(s.scratch[:0])
+	if err := l.conn.Link.Exchange(s.scratch); err != nil {
+		return err
+	}
+	return s.relay.run()
 }
 
 // refused runs a chunk again that a standby would not or could not answer.

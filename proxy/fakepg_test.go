@@ -38,6 +38,7 @@ type fakePG struct {
 	backends  []*backendPG
 	cancelled uint32
 	column    string
+	dropped   string
 }
 
 // newFakePG starts a node.
@@ -52,6 +53,20 @@ func (n *fakePG) on(sql string, f func(b *backendPG) error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.hooks[sql] = f
+}
+
+// drop has the node refuse to prepare a text from now on, as after a DROP TABLE.
+func (n *fakePG) drop(sql string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dropped = sql
+}
+
+// lacks says whether a text cannot be prepared.
+func (n *fakePG) lacks(sql string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return sql != "" && sql == n.dropped
 }
 
 // onStartup has f say what follows the StartupMessage; nil is a login.
@@ -308,7 +323,10 @@ func (b *backendPG) extended(m pgtest.Message) error {
 		if strings.HasPrefix(sql, "BROKEN") {
 			return b.error("42601", "syntax error")
 		}
-		if b.tx == 'E' && !strings.HasPrefix(sql, "ROLLBACK") && !strings.HasPrefix(sql, "COMMIT") {
+		if b.n.lacks(sql) {
+			return b.error("42P01", "relation does not exist")
+		}
+		if b.tx == 'E' && sql != "" && !strings.HasPrefix(sql, "ROLLBACK") && !strings.HasPrefix(sql, "COMMIT") {
 			return b.error("25P02", "current transaction is aborted")
 		}
 		b.stmts[name] = sql

@@ -285,6 +285,25 @@ func TestPooledDeallocate(t *testing.T) {
 	}
 }
 
+// TestPooledDropped: a statement whose table is gone can be dropped in SQL like any other. Where SQL uses it the client
+// hears the node's error, and the session goes on.
+func TestPooledDropped(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, alone, pooled(1))
+		a := r.client()
+		for _, name := range []string{"s1", "s2"} {
+			a.run(append([]pgtest.Message{pgtest.Parse(name, "VALUES (1)")}, bindExecute(name)...)...)
+		}
+		r.p().drop("VALUES (1)")
+		equal(t, "dropped", strings.HasSuffix(a.runs(protocol, "DEALLOCATE s1"), "C(DEALLOCATE) Z(I)"), true)
+		equal(t, "used", strings.HasSuffix(a.runs(protocol, "EXECUTE s2"), "E(ERROR 42P01) Z(I)"), true)
+		equal(t, "what follows", a.query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
+		equal(t, "in a transaction", a.query("BEGIN"), "C(BEGIN) Z(T)")
+		equal(t, "used there", strings.HasSuffix(a.runs(protocol, "EXECUTE s2"), "E(ERROR 42P01) Z(E)"), true)
+		equal(t, "its end", a.query("ROLLBACK"), "C(ROLLBACK) Z(I)")
+	})
+}
+
 // TestPooledNotifier: what a connection has notified of counts as the session's that had it last, as long as that
 // session is there.
 func TestPooledNotifier(t *testing.T) {

@@ -25,6 +25,7 @@ type expectation struct {
 	typ     byte         // the client's message that asked for it
 	kind    byte         // Describe, Close: pgwire.KindStatement or KindPortal; a swallowed Query: the status it must leave
 	swallow bool         // we asked, not the client
+	ahead   bool         // … in front of a simple query, behind which no Sync comes
 	unit    *router.Unit // Query, Execute
 	st      *statement   // Parse; Describe: whose shape the answer tells
 	name    string       // Parse, Close: the client's name of the statement
@@ -43,6 +44,7 @@ type relay struct {
 	queue    []expectation
 	head     int
 	skipping bool // an error was answered: nothing before the next Sync is
+	unsynced bool // … and that Sync is ours to send
 	copyIn   bool // the node reads copy data
 	open     bool // more will be pushed: an empty queue is not the end
 
@@ -461,7 +463,7 @@ func (r *relay) error(body []byte) (keep bool, err error) {
 	if e.swallow {
 		r.refusal = append([]byte(nil), body...)
 	}
-	r.failed = true
+	r.failed, r.unsynced = true, e.ahead
 	if r.copyIn && e.typ == pgwire.MsgExecute {
 		r.open = true // the node skips to the next Sync, which is still to come
 	}
