@@ -128,18 +128,19 @@ func (t *keyTable) findConsole(pid uint32, secret []byte) *consoleSession {
 }
 
 // rename gives the session the process id of a lease in place of its virtual one, unless a session of another node
-// has the same.
-func (t *keyTable) rename(s *session, l *lease) {
+// has the same: then it returns false.
+func (t *keyTable) rename(s *session, l *lease) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	pid := l.conn.PID
 	if t.mu.sessions[pid] != nil {
-		return
+		return false
 	}
 	delete(t.mu.sessions, s.pid.Load())
 	s.pid.Store(pid)
 	t.mu.sessions[pid] = s
 	t.holderOf(s, l).Store(pid)
+	return true
 }
 
 // holderOf is the note of who holds a lease. The lock is held.

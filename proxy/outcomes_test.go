@@ -93,6 +93,9 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// realPID tells clients the process id on the primary.
+func realPID(r *rig) { r.target.RealPID = true }
+
 // join is the parts of a transcript.
 func join(parts ...string) string { return strings.Join(parts, " / ") }
 
@@ -142,6 +145,33 @@ func idleOutcomes() []outcome {
 			o.a().KillConns()
 			o.c.silent()
 			return join(first, o.sql("SELECT 1"), o.stays(), o.ran("SELECT 1"))
+		}},
+		{"idle, told the process id on the primary, which dies", []rigOption{realPID}, func(o *stage) string {
+			first := o.sql("SELECT 1")
+			o.p().KillConns()
+			return join(first, o.c.end(), "ends")
+		}},
+		{"idle, told the process id on the primary, which says FATAL 57P01", []rigOption{realPID}, func(o *stage) string {
+			must(o.t, o.p().last().ends("57P01", "terminating connection due to administrator command"))
+			return join(o.c.end(), "ends")
+		}},
+		{"idle, told the process id on the primary, its standby dies", []rigOption{realPID, withoutB}, func(o *stage) string {
+			first := o.sql("SELECT 1")
+			o.a().KillConns()
+			o.c.silent()
+			return join(first, o.sql("SELECT 1"), o.stays(), o.ran("SELECT 1"))
+		}},
+		{"told the process id on the primary, which dies under a statement", []rigOption{realPID}, func(o *stage) string {
+			o.p().on("INSERT INTO t VALUES (1)", dies)
+			o.start("INSERT INTO t VALUES (1)")
+			return join(o.c.end(), "ends", o.ran("INSERT INTO t VALUES (1)"))
+		}},
+		{"told the process id on the primary, which says FATAL 57P01 under a read sent there", []rigOption{realPID, alone}, func(o *stage) string {
+			o.p().on("SELECT 1", func(b *backendPG) error {
+				return b.fatal("57P01", "terminating connection due to administrator command")
+			})
+			o.start("SELECT 1")
+			return join(o.c.end(), "ends", o.ran("SELECT 1"))
 		}},
 		{"idle, pinned by a temporary table", nil, func(o *stage) string {
 			first := o.sql("CREATE TEMP TABLE x (a int)")

@@ -449,7 +449,7 @@ func (s *session) takePID() {
 		return
 	}
 	if l, err := s.leaseOf(snap.Primary); err == nil {
-		s.srv.keys.rename(s, l)
+		s.st.told = s.srv.keys.rename(s, l)
 	}
 }
 

@@ -164,6 +164,7 @@ type state struct {
 	pins      [16]bool  // by router.Pin
 	custom    bool      // custom settings were made, which outlive DISCARD ALL on a lease
 	listens   []string
+	told      bool // the client was told the process id of its primary connection: reads still spread
 	marks     marks
 }
 
@@ -190,6 +191,9 @@ func (s *state) held() router.Pin {
 	}
 	if s.pins[router.PinListen] {
 		return router.PinListen
+	}
+	if s.told {
+		return router.PinBackendPID
 	}
 	return router.PinNone
 }

@@ -120,7 +120,7 @@ var pinTable = [pinCount]named{
 	PinSessionAuthorization: {"session_authorization", "SET SESSION AUTHORIZATION."},
 	PinSQLPrepare:           {"sql_prepare", "A statement made by PREPARE in SQL."},
 	PinOpaque:               {"opaque", "Something ran that can leave state that cannot be seen from outside."},
-	PinBackendPID:           {"backend_pid", "pg_backend_pid() was asked for."},
+	PinBackendPID:           {"backend_pid", "pg_backend_pid() was asked for; or the client was told the process id at its login (backend_pid: real), where reads still spread."},
 	PinSequence:             {"sequence", "currval or lastval is in use: the connection is kept, reads still spread."},
 }
 

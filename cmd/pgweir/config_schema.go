@@ -136,7 +136,7 @@ func overrides(o *Overrides) section {
 		{"idle_transaction_timeout", "how long a client may be idle within a transaction before it is disconnected; 0: no limit", period(&o.IdleTransaction)},
 		{"client_idle_timeout", "how long a client may be idle outside of a transaction before it is disconnected; 0: no limit", period(&o.ClientIdle)},
 		{"client_lifetime", "age at which a client is disconnected as soon as it is idle outside of a transaction; 0: no limit", period(&o.ClientLifetime)},
-		{"backend_pid", "the process id that a client is told: virtual, or, in pool_mode: session, real for that of its process on the primary", optional[string]{&o.BackendPID, func(v *string) value {
+		{"backend_pid", "the process id that a client is told: virtual, or, in pool_mode: session, real for that of its process on the primary, with which the session ends", optional[string]{&o.BackendPID, func(v *string) value {
 			return choice(v, word[string]{name: "virtual", val: "virtual"}, word[string]{name: "real", val: "real"})
 		}}},
 		{"transactions", "where explicit transactions start", optional[string]{&o.Transactions, func(v *string) value {
