@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -45,6 +46,12 @@ type ormTool struct {
 func ormTools() []ormTool {
 	return []ormTool{
 		{name: "Django", reads: true, program: ormPython("django", "django", "psycopg2")},
+		{name: "SQLAlchemy", reads: true, program: ormPython("sqlalchemy", "sqlalchemy", "alembic", "psycopg2")},
+		{name: "ActiveRecord", reads: true, program: ormRuby},
+		{name: "TypeORM", reads: true, program: ormNode("typeorm")},
+		{name: "Drizzle", reads: true, program: ormNode("drizzle")},
+		{name: "Knex", reads: true, program: ormNode("knex")},
+		{name: "Sequelize", reads: true, program: ormNode("sequelize")},
 	}
 }
 
@@ -56,6 +63,37 @@ func ormPython(folder string, modules ...string) func(t testing.TB) (string, []s
 			need(t, "Debian's packages for the modules "+strings.Join(modules, ", "))
 		}
 		return "", []string{python, "-B", filepath.Join("orm", folder, "main.py")}
+	}
+}
+
+// ormRuby is the program in Ruby.
+func ormRuby(t testing.TB) (string, []string) {
+	ruby := need(t, "ruby", "/usr/bin/ruby", "ruby")
+	if err := exec.Command(ruby, "-e", `require "active_record"; require "pg"`).Run(); err != nil {
+		need(t, "Debian's ruby-activerecord and ruby-pg")
+	}
+	return "", []string{ruby, filepath.Join("orm", "activerecord", "main.rb")}
+}
+
+// ormNode is a program for Node.js, with the packages that orm/node/package-lock.json pins. They are kept beside
+// fetched servers.
+func ormNode(folder string) func(t testing.TB) (string, []string) {
+	return func(t testing.TB) (string, []string) {
+		node, npm := need(t, "node", "node"), need(t, "npm", "npm")
+		lock, err := os.ReadFile("orm/node/package-lock.json")
+		must(t, err)
+		dir := filepath.Join(localpg.CacheDir(), fmt.Sprintf("orm-node-%x", sha256.Sum256(lock))[:24])
+		modules := filepath.Join(dir, "node_modules")
+		if _, err := os.Stat(filepath.Join(modules, ".package-lock.json")); err != nil { // npm writes that last
+			must(t, os.MkdirAll(dir, 0o755))
+			for _, name := range []string{"package.json", "package-lock.json"} {
+				text, err := os.ReadFile(filepath.Join("orm/node", name))
+				must(t, err)
+				must(t, os.WriteFile(filepath.Join(dir, name), text, 0o644))
+			}
+			runs(t, os.Environ(), dir, nil, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
+		}
+		return "", []string{"/usr/bin/env", "NODE_PATH=" + modules, node, filepath.Join("orm/node", folder, "main.js")}
 	}
 }
 
