@@ -105,11 +105,6 @@ func (p *parser) setValue(e Effect) {
 		p.unparsed()
 		return
 	}
-	if e.Name == "timezone" && first.kind == tokIdent && equalFold(p.text[first.start:first.end], "interval") {
-		p.flag(FlagOpaque) // no text of it stands behind SET timezone TO
-		p.primary(ReasonState, MarkNone, certain)
-		return
-	}
 	if e.Kind != EffectReset {
 		e.Value = string(p.text[first.start:last.end])
 		p.lits = true
