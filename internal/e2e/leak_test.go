@@ -40,6 +40,7 @@ type hunter struct {
 	id       int
 	rng      *rand.Rand
 	settings map[string]string // by name: what SHOW must say
+	defaults map[string]string // and what it must say where the client has not set it
 	custom   string            // of leak.me; "" when the client has never made it
 	traced   bool              // a trigger has made leak.traced
 	prepared map[string]int    // by name: what it returns
@@ -112,7 +113,10 @@ func (h *hunter) step() error {
 		h.settings[name] = v
 		return h.expect(set, "")
 	case 2, 3: // what is set, on whichever node
-		for name, v := range h.settings {
+		for name, v := range h.defaults {
+			if own, ok := h.settings[name]; ok {
+				v = own
+			}
 			if err := h.expect(fmt.Sprintf("SELECT current_setting('%s')", name), v); err != nil {
 				return err
 			}
@@ -255,6 +259,10 @@ func TestLeaks(t *testing.T) {
 	t.Cleanup(func() { ask(t, client(t, c.Nodes[0].Addr(), localpg.Superuser, c.Password, appDatabase), drop) })
 	p := StartProxy(t, c, proxyConfig{Extra: fmt.Sprintf("pool_size: %d\n", leakPool), Users: map[string]string{"leak_other": "other"}})
 	users := map[string]string{appUser: appPassword, "leak_other": "other"}
+	defaults := make(map[string]string)
+	for _, name := range []string{"work_mem", "statement_timeout", "datestyle", "search_path"} {
+		defaults[name] = ask(t, primary, fmt.Sprintf("SELECT current_setting('%s')", name))
+	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	until := time.Now().Add(leakTime(t))
@@ -269,7 +277,7 @@ func TestLeaks(t *testing.T) {
 		must(t, err)
 		h := &hunter{
 			c: c, connect: connect, user: user, id: i + 1, rng: rand.New(rand.NewPCG(seed, uint64(i))),
-			settings: make(map[string]string), prepared: make(map[string]int),
+			settings: make(map[string]string), defaults: defaults, prepared: make(map[string]int),
 		}
 		wg.Go(func() {
 			defer func() {

@@ -27,11 +27,9 @@ var mutants = []mutant{
 	{"settings are not replayed", "proxy/lease.go", "difference(l.set, s.st.set); sql != \"\" {", "difference(l.set, s.st.set); sql == \"-\" {"},
 	{"settings are not reset", "proxy/lease.go", "if _, ok := to.get(name); !ok && !isIdentity(name) {", "if _, ok := to.get(name); !ok && name == \"\" {"},
 	{"a role stays", "proxy/lease.go", "\t\tif _, ok := from.get(name); ok {\n\t\t\tall = append", "\t\tif _, ok := from.get(name); ok && name == \"\" {\n\t\t\tall = append"},
-	{"sequence values stay", "proxy/lease.go", "if l.sequences != 0 && l.sequences != s.serial && s.st.tx == txIdle {", "if l.sequences == 1<<63 {"},
 	{"pinned connections are shared", "proxy/lease.go", "\tcase pin != router.PinNone:\n", "\tcase pin > router.PinOpaque+100:\n"},
 	{"a connection is not wiped", "proxy/pool/pool.go", "\tif c.Dirty {\n", "\tif c.Dirty && c.State == c {\n"},
 	{"what a trigger set stays", "proxy/startup.go", "if l.spoiled || len(s.doubts) > 0 || s.st.custom || s.st.pins[router.PinOpaque] || ", "if "},
-	{"statements have the clients' names", "proxy/lease.go", "\treturn st.node\n", "\treturn string(name)\n"},
 	{"SQL sees everybody's statements", "proxy/lease.go", "|| !s.mentions(c) {", "|| true {"},
 }
 
