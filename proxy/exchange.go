@@ -86,7 +86,24 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 		return s.refused(c, l, try)
 	}
 	s.settle(c, l, try, began, sentAt)
+	if s.st.unlocked && s.st.tx == txIdle && s.batch == nil {
+		s.lookForLocks(l)
+	}
 	return false, nil
+}
+
+// ownLocks is what asks a node for the session's advisory locks.
+const ownLocks = "SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() LIMIT 1"
+
+// lookForLocks takes the pin for advisory locks away, behind an answer that gave some back, if the node
+// shows no other. A node that does not say leaves the pin; what has become of the lease shows when it is used next.
+func (s *session) lookForLocks(l *lease) {
+	s.st.unlocked = false
+	if err := s.command(l, ownLocks); err == nil && s.relay.none {
+		s.st.pins[router.PinAdvisoryLock] = false
+		s.countPin()
+	}
+	l.unnamed = 0
 }
 
 // sync ends what the node skips after the failure of something that was put in front of a simple query: the client

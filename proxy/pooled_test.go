@@ -285,6 +285,37 @@ func TestPooledDeallocate(t *testing.T) {
 	}
 }
 
+// TestPooledUnlock: a session that gives advisory locks back keeps its connection until pg_locks shows none of its own.
+func TestPooledUnlock(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, alone, pooled(1))
+		a, b := r.client(), r.client()
+		locked := func(rows int) {
+			r.p().on(ownLocks, func(b *backendPG) error {
+				b.say(pgtest.RowDescription())
+				for range rows {
+					b.say(pgtest.DataRow())
+				}
+				b.say(pgtest.CommandComplete(fmt.Sprint("SELECT ", rows)))
+				return nil
+			})
+		}
+		const free, kept = "C(INSERT 0 1) Z(I)", "E(ERROR 53300 pgweir) Z(I)"
+		a.runs(protocol, "SELECT pg_advisory_lock(1), pg_advisory_lock(2)")
+		equal(t, "held", b.query("INSERT INTO t VALUES (1)"), kept)
+		locked(1)
+		a.runs(protocol, "SELECT pg_advisory_unlock(1)")
+		equal(t, "one is left", b.query("INSERT INTO t VALUES (1)"), kept)
+		locked(0)
+		a.runs(protocol, "BEGIN")
+		a.runs(protocol, "SELECT pg_advisory_unlock(2)")
+		equal(t, "in the transaction", b.query("INSERT INTO t VALUES (1)"), kept)
+		a.runs(protocol, "COMMIT")
+		equal(t, "none is left", b.query("INSERT INTO t VALUES (1)"), free)
+		equal(t, "it goes on", a.runs(protocol, "INSERT INTO t VALUES (1)"), map[string]string{"simple": free, "extended": "1 2 " + free}[protocol])
+	})
+}
+
 // TestPooledDropped: a statement whose table is gone can be dropped in SQL like any other. Where SQL uses it the client
 // hears the node's error, and the session goes on.
 func TestPooledDropped(t *testing.T) {

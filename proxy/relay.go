@@ -68,6 +68,7 @@ type relay struct {
 	fatal     []byte // body of the node's FATAL
 	instead   []byte // what the client gets in place of the message that was just taken
 	refusal   []byte // body of the error that something of ours was answered with
+	none      bool   // a query of ours returned no row
 	tag       byte   // 'C' COMMIT, 'R' ROLLBACK: the last of the two
 	clientErr error
 	effects   []router.Effect // of the statements that were completed
@@ -385,6 +386,7 @@ func (r *relay) completed(typ byte, body []byte) (bool, error) {
 		r.advance()
 	}
 	if x.swallow {
+		r.none = string(body) == "SELECT 0\x00"
 		return false, nil
 	}
 	if typ == pgwire.MsgCommandComplete {

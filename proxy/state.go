@@ -157,11 +157,13 @@ type marks struct {
 // state is what a session remembers, apart from sockets: the transaction, the settings, the
 // pins, what it has seen. It is pure: nothing in it waits or fails.
 type state struct {
+	unlocked  bool // an advisory lock was given back since pg_locks was asked for others
 	tx        txBlock
 	set       *settings // what survives the transaction that is open now
 	effective *settings // set, and what SET LOCAL put on top
 	levels    []level   // the open transaction and its savepoints
 	pins      [16]bool  // by router.Pin
+	unlocked  bool      // an advisory lock was given back since pg_locks was last asked for others
 	custom    bool      // custom settings were made, which outlive DISCARD ALL on a lease
 	listens   []string
 	told      bool // the client was told the process id of its primary connection: reads still spread
@@ -257,6 +259,8 @@ func (s *state) applyOne(e *router.Effect) {
 		s.over(false)
 	case router.EffectUnlockAll:
 		s.pins[router.PinAdvisoryLock] = false
+	case router.EffectUnlock:
+		s.unlocked = s.pins[router.PinAdvisoryLock]
 	case router.EffectSavepoint:
 		s.push(e.Name)
 	case router.EffectRollbackTo:
