@@ -157,7 +157,6 @@ type marks struct {
 // state is what a session remembers, apart from sockets: the transaction, the settings, the
 // pins, what it has seen. It is pure: nothing in it waits or fails.
 type state struct {
-	unlocked  bool // an advisory lock was given back since pg_locks was asked for others
 	tx        txBlock
 	set       *settings // what survives the transaction that is open now
 	effective *settings // set, and what SET LOCAL put on top
