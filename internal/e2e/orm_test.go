@@ -56,6 +56,11 @@ func ormTools() []ormTool {
 			name: "Sequelize", reads: true, program: ormNode("sequelize"),
 			result: "works unchanged; `findOrCreate` makes a function in `pg_temp`, which keeps its connection on the primary until that is closed",
 		},
+		{name: "GORM", reads: true, program: ormGo("gorm")},
+		{name: "bun", reads: true, program: ormGo("bun")},
+		{name: "sqlc", reads: true, program: ormGo("sqlc")},
+		{name: "goose", reads: true, program: ormGo("goose")},
+		{name: "golang-migrate", reads: true, program: ormGo("migrate")},
 	}
 }
 
@@ -98,6 +103,15 @@ func ormNode(folder string) func(t testing.TB) (string, []string) {
 			runs(t, os.Environ(), dir, nil, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
 		}
 		return "", []string{"/usr/bin/env", "NODE_PATH=" + modules, node, filepath.Join("orm/node", folder, "main.js")}
+	}
+}
+
+// ormGo is a program in Go, of a module of its own.
+func ormGo(folder string) func(t testing.TB) (string, []string) {
+	return func(t testing.TB) (string, []string) {
+		bin := filepath.Join(t.TempDir(), folder)
+		runs(t, os.Environ(), "orm/go", nil, "go", "build", "-o", bin, "./"+folder)
+		return "", []string{bin}
 	}
 }
 
@@ -347,7 +361,7 @@ func readsByNode(t testing.TB, c *localpg.Cluster, database string) map[*localpg
 			continue
 		}
 		v, err := n.Value(t.Context(), "postgres", fmt.Sprintf(`SELECT coalesce(sum(calls), 0) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
-			WHERE datname = '%s' AND query ~* '^\s*select\M.*\m(authors|books)\M' AND query !~ 'node_port'`, database))
+			WHERE datname = '%s' AND query ~* '^(\s|--[^\n]*\n)*select\M.*\m(authors|books)\M' AND query !~ 'node_port'`, database))
 		must(t, err)
 		out[n], err = strconv.Atoi(v)
 		must(t, err)

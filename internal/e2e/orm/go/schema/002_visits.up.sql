@@ -1,0 +1,3 @@
+ALTER TABLE authors ADD COLUMN visits integer NOT NULL DEFAULT 0;
+INSERT INTO authors (name, visits) VALUES ('greeted', 1);
+DELETE FROM authors WHERE visits = 1;
