@@ -210,12 +210,12 @@ func (s *session) beginNow() error {
 		}
 		if err := s.prepareLease(l); err != nil {
 			s.giveUp(l)
-			if try.replays++; try.replays < 2 && s.relay.clientErr == nil {
+			if try.replays++; try.replays < 2 && s.relaying().clientErr == nil {
 				continue
 			}
 			return err
 		}
-		r := &s.relay
+		r := s.relaying()
 		r.reset(s, l)
 		out := pgwire.AppendQuery(s.scratch[:0], s.deferred.text)
 		s.scratch = out

@@ -399,6 +399,9 @@ func (s *session) parsesUnnamed() bool {
 
 // unnamedOf is one of the two objects for the unnamed statement.
 func (s *session) unnamedOf(second bool) *statement {
+	if s.unnamedPair == nil {
+		s.unnamedPair = new([2]statement)
+	}
 	if second {
 		return &s.unnamedPair[1]
 	}

@@ -133,7 +133,7 @@ func (s *session) failOn(l *lease, _ *chunk) error {
 	out := pgwire.AppendBind(s.scratch[:0], "", reservedStatement)
 	out = pgwire.AppendSync(out)
 	s.scratch = out
-	r := &s.relay
+	r := s.relaying()
 	r.reset(s, l)
 	r.push(expectation{typ: pgwire.MsgBind, swallow: true})
 	r.push(expectation{typ: pgwire.MsgSync, swallow: true})

@@ -13,7 +13,7 @@ import (
 // the client could notice has happened and the chunk is to be placed once more. The error ends
 // the session.
 func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again bool, err error) {
-	r := &s.relay
+	r := s.relaying()
 	skipping := r.skipping && s.batch == l
 	r.reset(s, l)
 	r.skipping = skipping
@@ -99,7 +99,7 @@ const ownLocks = "SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AN
 // shows no other. A node that does not say leaves the pin; what has become of the lease shows when it is used next.
 func (s *session) lookForLocks(l *lease) {
 	s.st.unlocked = false
-	if err := s.command(l, ownLocks); err == nil && s.relay.none {
+	if err := s.command(l, ownLocks); err == nil && s.relaying().none {
 		s.st.pins[router.PinAdvisoryLock] = false
 		s.countPin()
 	}
@@ -109,12 +109,12 @@ func (s *session) lookForLocks(l *lease) {
 // sync ends what the node skips after the failure of something that was put in front of a simple query: the client
 // waits for the query's ReadyForQuery.
 func (s *session) sync(l *lease) error {
-	s.relay.push(expectation{typ: pgwire.MsgSync})
+	s.relaying().push(expectation{typ: pgwire.MsgSync})
 	s.scratch = pgwire.AppendSync(s.scratch[:0])
 	if err := l.conn.Link.Exchange(s.scratch); err != nil {
 		return err
 	}
-	return s.relay.run()
+	return s.relaying().run()
 }
 
 // refused runs a chunk again that a standby would not or could not answer.
@@ -126,7 +126,7 @@ func (s *session) refused(c *chunk, l *lease, try *attempt) (again bool, err err
 	if s.moves.text != "" {
 		s.restart()
 	}
-	cause := causeOf(s.relay.code)
+	cause := causeOf(s.relaying().code)
 	s.cluster.metrics.reroutes.WithLabelValues(s.cluster.Name, cause).Inc()
 	if cause == causeReadOnly {
 		s.learn(c)
@@ -165,7 +165,7 @@ func (s *session) learn(c *chunk) {
 
 // broken decides what a chunk is worth whose lease broke while it was under way (behaviour.md §4).
 func (s *session) broken(c *chunk, l *lease, try *attempt, nodeErr error, outside bool) (again bool, err error) {
-	r := &s.relay
+	r := s.relaying()
 	sent := l.conn.Link.Sent() || c.n == 0 || c.rest > 0 || c.end == endOpen
 	read := c.unit != nil && c.unit.Class != router.ClassPrimary && try.decision.Target == router.TargetStandby ||
 		c.unit != nil && c.unit.Class == router.ClassRead
@@ -220,7 +220,7 @@ var errCutMessage = errors.New("node connection broke within a message that the 
 // problemBroken is what a client hears of a statement that was under way when its lease broke.
 func (s *session) problemBroken(c *chunk, sent, read bool, l *lease) *problem {
 	inTx := s.st.tx != txIdle || s.deferred.text != ""
-	unfinished := (c.end == endFlush || c.end == endOpen || s.relay.copyIn) && !controlsTx(c.unit)
+	unfinished := (c.end == endFlush || c.end == endOpen || s.relaying().copyIn) && !controlsTx(c.unit)
 	ends := mayEndBlock(c.unit) && sent
 	switch {
 	case inTx && ends && (s.txWrote || c.unit == nil || !c.unit.OnlyTx && c.unit.Mark == router.MarkWrite):
@@ -287,7 +287,7 @@ func (s *session) lost(l *lease, cause error) {
 
 // settle takes over what a chunk that was answered has changed.
 func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) {
-	r := &s.relay
+	r := s.relaying()
 	if r.failed && l.node.Role == health.RoleStandby && causeOf(r.code) == causeReadOnly && try.decision.Reason != router.ReasonHint && !s.txOnly {
 		s.cluster.metrics.misroutes.Inc()
 		if c.n > 0 && string(r.code[:]) == codeReadOnly {
@@ -337,10 +337,10 @@ func (s *session) leaves(u *router.Unit, l *lease) {
 	if u.Flags&router.FlagCurrval != 0 {
 		s.srv.sequences.note(s)
 	}
-	if !s.relay.failed {
+	if !s.relaying().failed {
 		return
 	}
-	l.spoiled = l.spoiled || u.Flags&router.FlagOpaque != 0 && !s.relay.ranNothing(u)
+	l.spoiled = l.spoiled || u.Flags&router.FlagOpaque != 0 && !s.relaying().ranNothing(u)
 	// What a unit set before it failed is rolled back, but for what it committed, and the names of custom settings.
 	sets := false
 	for i := range u.Effects {
@@ -363,7 +363,7 @@ func (r *relay) ranNothing(u *router.Unit) bool {
 
 // settleTx takes over the transaction status, the effects and the pins of a chunk.
 func (s *session) settleTx(c *chunk, l *lease) {
-	r := &s.relay
+	r := s.relaying()
 	had := s.st.tx != txIdle || s.deferred.text != ""
 	if s.deferred.text != "" {
 		s.st.push("")

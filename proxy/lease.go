@@ -396,7 +396,7 @@ func (s *session) prepareLease(l *lease) error {
 // changes of parameters and notifications.
 func (s *session) command(l *lease, sql string) error {
 	s.scratch = pgwire.AppendQuery(s.scratch[:0], sql)
-	r := &s.relay
+	r := s.relaying()
 	r.reset(s, l)
 	r.push(expectation{typ: pgwire.MsgQuery, swallow: true})
 	if err := s.asks(l, s.scratch); err != nil {

@@ -51,11 +51,11 @@ func (s *session) place(c *chunk, try *attempt) (*lease, *problem) {
 func (s *session) placeInBatch(c *chunk) (*lease, *problem) {
 	l := s.batch
 	moves := c.unit != nil && c.unit.Class == router.ClassPrimary || s.incompletePart(c)
-	if l.node.Role != health.RoleStandby || s.txLease != nil || !moves || s.relay.skipping {
+	if l.node.Role != health.RoleStandby || s.txLease != nil || !moves || s.relaying().skipping {
 		return l, nil
 	}
 	s.batch = nil
-	r := &s.relay
+	r := s.relaying()
 	r.reset(s, l)
 	r.push(expectation{typ: pgwire.MsgSync, swallow: true})
 	err := s.asks(l, pgwire.AppendSync(nil))
@@ -125,8 +125,8 @@ func (s *session) moveTx(c *chunk, l *lease) (*lease, *problem) {
 		return nil, problemReadOnlyTx(c.unit)
 	}
 	if err := s.command(l, "ROLLBACK"); err != nil {
-		if s.relay.clientErr != nil {
-			return nil, clientGone(s.relay.clientErr)
+		if s.relaying().clientErr != nil {
+			return nil, clientGone(s.relaying().clientErr)
 		}
 		s.lost(l, err)
 		s.giveUp(l)

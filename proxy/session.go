@@ -39,7 +39,6 @@ type session struct {
 	params      map[string]string // ParameterStatus values that differ from the base
 	leases      [slots]*lease
 	homes       [slots]pool.Home // of the pools that they come from
-	waited      bool             // for the last connection that was opened or taken
 	last        *lease           // the lease that was used last
 	txLease     *lease           // of the open transaction
 	batch       *lease           // of the unfinished batch
@@ -54,6 +53,8 @@ type session struct {
 	txWrote     bool
 	txDDL       bool // the open transaction changed the catalog
 	txOnly      bool // the open transaction has only read and runs on a standby
+	turn        bool // which of unnamedPair was made last
+	waited      bool // for the last connection that was opened or taken
 	inDuplex    bool // another goroutine reads the lease
 	draining    bool // the server is stopping
 	skipping    bool // an error of ours was answered in a batch: nothing until Sync
@@ -63,13 +64,12 @@ type session struct {
 	own ownSettings // pgweir.*
 
 	chunk                  chunk
-	relay                  relay
+	relay                  *relay // nil while nothing runs: see relaying
 	scratch                []byte
-	plan                   []planned    // what the lease has, as of all that was sent in this batch
-	sent                   []definition // what the client has defined in this batch
-	turn                   bool         // which of unnamedPair was made last
-	serial                 uint64       // of this session, never used again
-	unnamedPair            [2]statement
+	plan                   []planned     // what the lease has, as of all that was sent in this batch
+	sent                   []definition  // what the client has defined in this batch
+	serial                 uint64        // of this session, never used again
+	unnamedPair            *[2]statement // nil until there was one
 	unnamed                *statement
 	named                  map[string]*statement
 	pending                []definition // what the node has completed and settle makes the session's
@@ -123,6 +123,7 @@ func (s *session) run() error {
 		if err == nil {
 			err = s.serve()
 			s.release()
+			s.rest()
 			if err == nil {
 				err = s.rests()
 			}
@@ -269,8 +270,8 @@ func (s *session) notPrepared(l *lease, err error, try *attempt) *problem {
 	if s.ctx.Err() != nil {
 		return s.ended()
 	}
-	if s.relay.clientErr != nil {
-		return clientGone(s.relay.clientErr)
+	if s.relaying().clientErr != nil {
+		return clientGone(s.relaying().clientErr)
 	}
 	if try.replays++; try.replays < 2 {
 		return nil

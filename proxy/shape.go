@@ -63,7 +63,7 @@ func (s *session) checkShapes(c *chunk, l *lease) (*problem, error) {
 
 // checkShape prepares one statement on the lease and compares its rows.
 func (s *session) checkShape(it *item, l *lease) (*problem, error) {
-	r := &s.relay
+	r := s.relaying()
 	r.reset(s, l)
 	out := s.scratch[:0]
 	name := l.called(it.name, it.st)

@@ -194,7 +194,7 @@ func (s *session) asks(l *lease, out []byte) error {
 	if err := l.conn.Link.Exchange(out); err != nil {
 		return err
 	}
-	return s.relay.run()
+	return s.relaying().run()
 }
 
 // overTime is the end of a session that is over a limit of time.
