@@ -36,6 +36,7 @@ var env struct {
 	cluster *localpg.Cluster
 	built   error
 	builds  sync.Once
+	addrs   sync.Map // that freeAddr has given out
 }
 
 // TestMain runs the tests and removes what they share.

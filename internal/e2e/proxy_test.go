@@ -148,14 +148,19 @@ func (p *Proxy) yaml(cfg proxyConfig) string {
 	return b.String()
 }
 
-// freeAddr is an address on loopback that nobody listens on. The port is below those that the
+// freeAddr is an address on loopback that nobody listens on, and never the same twice. The port is below those that the
 // kernel gives to outgoing connections only by chance; the proxy fails loudly if it was taken.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		addr := l.Addr().String()
+		must(t, l.Close())
+		if _, given := env.addrs.LoadOrStore(addr, true); !given {
+			return addr
+		}
+	}
 }
 
 // ready asks /readyz.
