@@ -85,6 +85,11 @@ leak-mutants: ## switch each protection of a shared connection off in turn: the 
 	@scripts/need.sh go test
 	LEAK_MUTANTS=1 $(GO) test -count=1 -timeout 60m ./internal/e2e -run TestLeakMutants -v
 
+.PHONY: pgx-suite
+pgx-suite: ## run pgx's own test suite on a primary and through pgweir: the same tests must pass, but for scripts/pgx.known
+	@scripts/need.sh go test
+	PGX_SUITE=1 $(GO) test -count=1 -timeout 60m ./internal/e2e -run 'TestPgxSuite$$' -v
+
 .PHONY: orm
 orm: ## try ORMs and migration tools, with a failover in the middle (ARGS='-run TestORM/Knex', ARGS=-update for the README)
 	@scripts/need.sh go orm
