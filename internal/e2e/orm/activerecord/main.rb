@@ -3,7 +3,7 @@ require "json"
 require "active_record"
 
 AUTHORS, BOOKS, WORKERS, REQUESTS = 10, 5, 10, 30
-PAUSE = 0.03 # a worker's think time while the primary dies, in seconds
+PAUSE = 0.005 # a worker's think time while the primary dies, in seconds
 
 $stdout.sync = true
 ActiveRecord::Base.establish_connection(ENV.fetch("DATABASE_URL") + "&pool=#{WORKERS}")

@@ -5,7 +5,7 @@ const readline = require("node:readline");
 const { setTimeout: pause } = require("node:timers/promises");
 
 const AUTHORS = 10, BOOKS = 5, WORKERS = 10, REQUESTS = 30;
-const PAUSE = 30; // a worker's think time while the primary dies, in ms
+const PAUSE = 5; // a worker's think time while the primary dies, in ms
 
 const lines = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 

@@ -19,7 +19,7 @@ import traceback
 from urllib.parse import unquote, urlsplit
 
 AUTHORS, BOOKS, WORKERS, REQUESTS = 10, 5, 10, 30
-PAUSE = 0.03  # a worker's think time while the primary dies, in seconds
+PAUSE = 0.005  # a worker's think time while the primary dies, in seconds
 
 
 def address():

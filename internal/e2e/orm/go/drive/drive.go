@@ -24,8 +24,8 @@ const (
 	Authors  = 10 // "author 1" to "author 10"
 	Books    = 5  // of each author
 	Workers  = 10
-	requests = 30                    // of each worker in a step
-	pause    = 30 * time.Millisecond // a worker's think time while the primary dies
+	requests = 30                   // of each worker in a step
+	pause    = 5 * time.Millisecond // a worker's think time while the primary dies
 )
 
 // Tool is what a program of a tool can do; every method fails where something is not as it should be. A tool that

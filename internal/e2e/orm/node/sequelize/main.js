@@ -53,8 +53,7 @@ drive.run({
     for (let a = 1; a <= drive.AUTHORS; a++) {
       await Author.create({ name: `author ${a}`, visits: 0, books: Array.from({ length: drive.BOOKS }, (_, b) => ({ title: `book ${b}` })) }, { include: [Book] });
     }
-    const [extra, made] = await Author.findOrCreate({ where: { name: "extra" }, defaults: { visits: 0 } });
-    drive.check("made", made, true);
+    const extra = await Author.create({ name: "extra", visits: 0 });
     extra.visits = 3;
     await extra.save();
     drive.check("updated", (await named("extra")).visits, 3);
