@@ -273,7 +273,10 @@ func (p *parser) config(name, value, local token, tokens [3]int, commas int) (c 
 	if tokens[1] == 1 {
 		switch {
 		case value.str():
-			c.value = p.src(&value)
+			var known bool
+			if c.value, known = p.written(&value); !known && interpreted(c.name) {
+				return c, false
+			}
 			p.lits = true
 		case value.kind == tokIdent && equalFold(p.text[value.start:value.end], "null"):
 			c.null = true

@@ -282,8 +282,10 @@ func (p *parser) skipStatement() {
 func (p *parser) ident(t *token) string {
 	b := p.text[t.start:t.end]
 	if t.kind == tokQuoted {
-		if b[0] != '"' { // U&"…", which the scanner lets through only without escapes
-			b = b[2:]
+		if t.esc != 0 {
+			body, _ := unicodeBody(b)
+			name, _ := unescape(body, '"', t.esc) // the scanner has looked
+			return cutName(name)
 		}
 		b = b[1 : len(b)-1]
 		if t.plain {
@@ -317,7 +319,7 @@ func cutName(s string) string {
 }
 
 // constant is the content of the string constant t, if it is written so plainly that it is
-// the bytes between its quotes. Using it ties the unit to this very text.
+// the bytes between its quotes, or with Unicode escapes in one part. Using it ties the unit to this very text.
 func (p *parser) constant(t *token) (string, bool) {
 	p.lits = true
 	if !t.str() {
@@ -331,6 +333,13 @@ func (p *parser) constant(t *token) (string, bool) {
 		}
 		tag++
 		return string(b[tag : len(b)-tag]), true
+	}
+	if t.esc != 0 {
+		body, whole := unicodeBody(b)
+		if !whole {
+			return "", false
+		}
+		return unescape(body, '\'', t.esc)
 	}
 	if !t.plain {
 		return "", false

@@ -10,7 +10,7 @@ const (
 	tokIdent              // an unquoted identifier or keyword
 	tokQuoted             // a quoted identifier
 	tokString             // a character string constant of any spelling, all of its continuations included
-	tokTimeWord           // a string constant that starts like now, today, tomorrow or yesterday
+	tokTimeWord           // a string constant that may hold now, today, tomorrow or yesterday
 	tokBits               // B'…' or X'…'
 	tokNumber             // a number of any spelling
 	tokParam              // $1
@@ -33,6 +33,7 @@ type token struct {
 	kind  tokenKind
 	kw    keyword // of an unquoted identifier; filled by the parser, not by the scanner
 	plain bool    // of a string constant or quoted identifier: its content is exactly the bytes between its quotes
+	esc   byte    // of U&'…' and U&"…": what begins an escape; such a token holds its UESCAPE clause. 0 of all others
 	start int
 	end   int
 }
@@ -90,7 +91,7 @@ var byteClass = func() (t [256]uint8) {
 // next reads the next token into t. Behind the end of the text, and behind an error, it
 // yields tokEOF and tokError for ever.
 func (s *scanner) next(t *token) {
-	t.kw, t.plain = 0, false
+	t.kw, t.plain, t.esc = 0, false, 0
 	if !s.skip() {
 		s.pos = len(s.src)
 		t.kind, t.start, t.end = tokError, len(s.src), len(s.src)
@@ -202,18 +203,10 @@ func (s *scanner) wordOrPrefixed(t *token, c byte) tokenKind {
 			switch s.src[s.pos+2] {
 			case '\'':
 				s.pos += 2
-				k := s.quoted(t, false)
-				if !s.std {
-					return tokError // PostgreSQL refuses it too
-				}
-				t.plain = false
-				return k
+				return s.unicodeString(t)
 			case '"':
 				s.pos += 2
-				if k := s.quotedIdent(t); k == tokError || !t.plain || s.escapedIdent(t) {
-					return tokError
-				}
-				return tokQuoted
+				return s.unicodeIdent(t)
 			}
 		}
 	}
@@ -225,44 +218,30 @@ func (s *scanner) wordOrPrefixed(t *token, c byte) tokenKind {
 	return tokIdent
 }
 
-// escapedIdent reports whether a U&"…" identifier may be another one than its bytes say: it
-// holds a backslash, or a UESCAPE clause follows.
-func (s *scanner) escapedIdent(t *token) bool {
-	for _, b := range s.src[t.start:s.pos] {
-		if b == '\\' {
-			return true
-		}
-	}
-	ahead := *s
-	if !ahead.skip() || ahead.pos+7 > len(ahead.src) {
-		return false
-	}
-	return equalFold(ahead.src[ahead.pos:ahead.pos+7], "uescape")
-}
-
 // quoted reads a string constant from its first quote to the end of its last continuation
 // (section 4.1.2.1: parts separated by white space with a newline are one constant).
 func (s *scanner) quoted(t *token, escapes bool) tokenKind {
 	open := s.pos
 	t.plain = true
+	spells := false // letters may come of an escape, or of two parts
 	for {
-		if !s.quotedPart(t, escapes) {
+		if !s.quotedPart(t, escapes, &spells) {
 			return tokError
 		}
 		end := s.pos
 		if !s.continued() {
 			s.pos = end
-			if timeWord(s.src[open+1 : end-1]) {
+			if spells || timeWord(s.src[open+1:end-1]) {
 				return tokTimeWord
 			}
 			return tokString
 		}
-		t.plain = false
+		t.plain, spells = false, true
 	}
 }
 
-// quotedPart reads one part of a string constant, both quotes included.
-func (s *scanner) quotedPart(t *token, escapes bool) bool {
+// quotedPart reads one part of a string constant, both quotes included; spells is set by an escape that may be a letter.
+func (s *scanner) quotedPart(t *token, escapes bool, spells *bool) bool {
 	src, i := s.src, s.pos+1
 	for i < len(src) {
 		switch src[i] {
@@ -277,7 +256,13 @@ func (s *scanner) quotedPart(t *token, escapes bool) bool {
 		case '\\':
 			if escapes {
 				t.plain = false
-				i++
+				if i++; i < len(src) && byteClass[src[i]]&(byteIdentStart|byteDigit) != 0 {
+					switch src[i] {
+					case 'b', 'f', 'n', 'r', 't': // no letters
+					default:
+						*spells = true
+					}
+				}
 			}
 		}
 		i++
@@ -497,24 +482,33 @@ func hexDigit(b byte) bool {
 }
 
 // timeWord reports whether a string constant may be read as a moment that depends on the
-// transaction's own (section 8.5.1.4).
+// transaction's own (section 8.5.1.4), alone or as a part of a list: one of its words begins like one of those.
 func timeWord(b []byte) bool {
-	for len(b) > 0 && byteClass[b[0]]&byteSpace != 0 {
-		b = b[1:]
-	}
-	if len(b) < 3 {
-		return false
-	}
-	switch b[0] | 0x20 {
-	case 'n':
-		return equalFold(b[:3], "now")
-	case 't':
-		return len(b) >= 5 && equalFold(b[:5], "today") || len(b) >= 8 && equalFold(b[:8], "tomorrow")
-	case 'y':
-		return len(b) >= 9 && equalFold(b[:9], "yesterday")
+	letter := false // before the byte at hand
+	for i, c := range b {
+		if !letter {
+			switch c | 0x20 {
+			case 'n':
+				if begins(b[i:], "now") {
+					return true
+				}
+			case 't':
+				if begins(b[i:], "today") || begins(b[i:], "tomorrow") {
+					return true
+				}
+			case 'y':
+				if begins(b[i:], "yesterday") {
+					return true
+				}
+			}
+		}
+		letter = byteClass[c]&byteIdentStart != 0
 	}
 	return false
 }
+
+// begins reports whether b begins with the lower-case ASCII word w in any case.
+func begins(b []byte, w string) bool { return len(b) >= len(w) && equalFold(b[:len(w)], w) }
 
 // equalFold reports whether b is the lower-case ASCII word w in any case.
 func equalFold(b []byte, w string) bool {

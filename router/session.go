@@ -95,9 +95,13 @@ func (p *parser) setValue(e Effect) {
 		e.Kind = EffectReset
 		p.advance()
 	}
-	first, last, words := p.tok, p.tok, 0
+	first, words, known, at := p.tok, 0, true, p.tok.start
+	var value strings.Builder
 	for !p.done() {
-		last = p.tok
+		text, ok := p.written(&p.tok)
+		value.Write(p.text[at:p.tok.start])
+		value.WriteString(text)
+		known, at = known && ok, p.tok.end
 		words++
 		p.advance()
 	}
@@ -105,8 +109,14 @@ func (p *parser) setValue(e Effect) {
 		p.unparsed()
 		return
 	}
+	if !known && interpreted(e.Name) {
+		p.names = p.names || changesNames(e.Name)
+		p.flag(FlagOpaque) // nobody can read it
+		p.primary(ReasonState, MarkNone, certain)
+		return
+	}
 	if e.Kind != EffectReset {
-		e.Value = string(p.text[first.start:last.end])
+		e.Value = value.String()
 		p.lits = true
 	}
 	p.session(ReasonSession)
