@@ -93,7 +93,7 @@ func TestColumnsArePgBouncers(t *testing.T) {
 		"STATS_TOTALS": usage, "STATS_AVERAGES": usage,
 		"TOTALS": "name:25 value:1700",
 		"DATABASES": "name:25 host:25 port:23 database:25 force_user:25 pool_size:23 min_pool_size:23 reserve_pool:23 pool_mode:25 max_connections:23 " +
-			"current_connections:23 paused:23 disabled:23",
+			"current_connections:23 paused:23 disabled:23 +cluster:25 +server_database:25",
 		"CLIENTS": socket + " +id:23", "SERVERS": socket,
 		"SOCKETS": socket + " recv_pos:23 pkt_pos:23 pkt_remain:23 send_pos:23 send_remain:23 pkt_avail:23 send_avail:23",
 		"USERS":   "name:25 pool_mode:25",
@@ -315,6 +315,21 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%q: %d commands in %d pieces", text, len(commands), n)
 		}
 	})
+}
+
+// TestDatabasesOfOneName: no two rows of SHOW DATABASES have the same database, whatever their names lead to.
+func TestDatabasesOfOneName(t *testing.T) {
+	c, f := newFixed(t)
+	f.state.Databases = []Database{
+		{Name: "twin", Cluster: "shop", Database: "app"}, {Name: "app", Cluster: "shop", Database: "app"}, {Name: "far", Cluster: "ledger", Database: "app"},
+	}
+	var got []string
+	for _, row := range rows(t, c, "SHOW DATABASES") {
+		got = append(got, strings.Join([]string{row[0], row[3], row[13], row[14]}, " "))
+	}
+	if want := []string{"app app shop app", "far far ledger app", "twin twin shop app"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 // TestTimeouts: SHOW TIMEOUTS has a row for each cluster and limit.

@@ -30,7 +30,8 @@ func tables() map[string]table {
 		"STATS_AVERAGES": {slices.Concat(texts("database"), numerics(usageColumns()...)), statsAverages},
 		"TOTALS":         {append(texts("name"), numerics("value")...), totals},
 		"DATABASES": {slices.Concat(texts("name", "host"), ints("port"), texts("database", "force_user"),
-			ints("pool_size", "min_pool_size", "reserve_pool"), texts("pool_mode"), ints("max_connections", "current_connections", "paused", "disabled")), databases},
+			ints("pool_size", "min_pool_size", "reserve_pool"), texts("pool_mode"), ints("max_connections", "current_connections", "paused", "disabled"),
+			texts("cluster", "server_database")), databases},
 		"CLIENTS": {append(socketColumns(), ints("id")...), clients},
 		"SERVERS": {socketColumns(), servers},
 		"SOCKETS": {sockets, func(c *Console, s State) [][][]byte {

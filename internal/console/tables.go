@@ -142,13 +142,15 @@ func totals(c *Console, s State) [][][]byte {
 	return out
 }
 
-// databases is SHOW DATABASES.
+// databases is SHOW DATABASES. Its database is the name that clients ask for, as in all other tables: exporters take it for
+// a key, and two names may lead to the same database of a server.
 func databases(_ *Console, s State) [][][]byte {
 	var out [][][]byte
 	for _, d := range s.Databases {
 		out = append(out, [][]byte{
-			text(d.Name), known(d.Host), positive(d.Port), text(d.Database), nil, number(d.PoolSize), number(d.MinSize), number(d.Reserve),
+			text(d.Name), known(d.Host), positive(d.Port), text(d.Name), nil, number(d.PoolSize), number(d.MinSize), number(d.Reserve),
 			known(d.PoolMode), number(d.MaxConns), number(d.Current), flag(d.Paused), flag(d.Disabled),
+			known(d.Cluster), text(d.Database),
 		})
 	}
 	return sorted(out)

@@ -238,8 +238,8 @@ func TestConsoleByPgx(t *testing.T) {
 	}
 }
 
-// TestConsoleExporter holds that Debian's prometheus-pgbouncer-exporter can read the console, and that with several nodes and
-// users no two of its series have the same labels.
+// TestConsoleExporter holds that Debian's prometheus-pgbouncer-exporter can read the console, and that with several nodes,
+// users and names of one database no two of its series have the same labels.
 func TestConsoleExporter(t *testing.T) {
 	exporter, err := exec.LookPath("prometheus-pgbouncer-exporter")
 	if err != nil {
@@ -258,7 +258,7 @@ func TestConsoleExporter(t *testing.T) {
 		}
 	})
 	must(t, cl.WaitReplayed(t.Context()))
-	p := consoleProxy(t, proxyConfig{Extra: "databases:\n  " + appDatabase + ": {pool_size: 7}\n  postgres: {pool_mode: session}\n  \"*\": {}\n"})
+	p := consoleProxy(t, proxyConfig{Extra: "databases:\n  " + appDatabase + ": {pool_size: 7}\n  twin: {dbname: " + appDatabase + ", pool_size: 5}\n  postgres: {pool_mode: session}\n  \"*\": {}\n"})
 	for _, u := range users {
 		for _, db := range []string{appDatabase, "postgres"} {
 			c := client(t, p.Addr, u, "exported", db)
@@ -307,7 +307,7 @@ func TestConsoleExporter(t *testing.T) {
 		seen[name] = true
 	}
 	want := []string{
-		`pgbouncer_pool_size{database="` + appDatabase + `"} 7.0`, `pgbouncer_users 6.0`, `pgbouncer_requests_total{database="postgres"} 6.0`,
+		`pgbouncer_pool_size{database="` + appDatabase + `"} 7.0`, `pgbouncer_pool_size{database="twin"} 5.0`, `pgbouncer_users 6.0`, `pgbouncer_requests_total{database="postgres"} 6.0`,
 		`pgbouncer_used_servers 12.0`,
 	}
 	for _, u := range users {
