@@ -151,6 +151,20 @@ func TestPooledCreated(t *testing.T) {
 	})
 }
 
+// TestPooledCreatedIdle: a client that is silent behind its write into a new table gives its connection back as soon
+// as the catalog view knows the table.
+func TestPooledCreatedIdle(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a, b := r.client(), r.client()
+	b.query("INSERT INTO t VALUES (1)")
+	r.mu.Lock()
+	r.created = append(r.created, "newborn")
+	r.mu.Unlock()
+	a.query("INSERT INTO newborn VALUES (1)")
+	await(t, "the connection to be given back", func() bool { return b.query("INSERT INTO t VALUES (1)") == "C(INSERT 0 1) Z(I)" })
+	equal(t, "a goes on", a.query("INSERT INTO newborn VALUES (2)"), "C(INSERT 0 1) Z(I)")
+}
+
 // TestPooledSQL: SQL that speaks of prepared statements finds the client's under their own names, and nobody else's.
 func TestPooledSQL(t *testing.T) {
 	r := newRig(t, alone, pooled(1))

@@ -371,6 +371,7 @@ func (s *session) mark(l *lease, wrote bool) {
 // fillClient waits for more bytes of the client. A lease that must be heard while the session holds
 // it is watched meanwhile; what it says reaches the client at once.
 func (s *session) fillClient() error {
+	again := doubtPause
 	for {
 		l := s.watched()
 		if s.envOf.set != s.st.effective && !s.inDuplex {
@@ -386,6 +387,12 @@ func (s *session) fillClient() error {
 		}
 		if s.deferred.text != "" && l == nil {
 			return s.fillDeferred()
+		}
+		if l == nil && s.onlyDoubts() {
+			if over, err := s.fillDoubting(&again); !over {
+				return err
+			}
+			continue
 		}
 		if l == nil && s.idleTimeout > 0 {
 			return s.fillIdle()
@@ -406,6 +413,37 @@ func (s *session) fillClient() error {
 		}
 		return err
 	}
+}
+
+// How long a silent session waits before it looks whether the catalog tells it that it needs its connection no more.
+const (
+	doubtPause    = 20 * time.Millisecond
+	maxDoubtPause = time.Second
+)
+
+// onlyDoubts says whether the session has a connection for nothing but doubts that the catalog may resolve.
+func (s *session) onlyDoubts() bool {
+	return s.target.Pooled && len(s.doubts) > 0 && s.st.tx == txIdle && s.batch == nil && !s.skipping
+}
+
+// fillDoubting waits for more bytes of the client. over is true after a pause, which grows: the doubts may be resolved by
+// then, and the connection was given back.
+func (s *session) fillDoubting(pause *time.Duration) (over bool, err error) {
+	if err := s.client.SetReadDeadline(time.Now().Add(*pause)); err != nil {
+		return false, err
+	}
+	err = s.client.Fill()
+	if e := s.client.SetReadDeadline(time.Time{}); e != nil {
+		return false, e
+	}
+	if !isTimeout(err) || s.ctx.Err() != nil || s.srv.isDraining() {
+		return false, err
+	}
+	*pause = min(2**pause, maxDoubtPause)
+	s.environment()
+	s.countPin()
+	s.release()
+	return true, err
 }
 
 // fillIdle waits for more bytes of the client as long as its idle_session_timeout allows. The leases
