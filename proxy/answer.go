@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -197,6 +198,7 @@ func (s *session) answerDeferred(c *chunk, u *router.Unit) (bool, error) {
 // beginNow sends a deferred BEGIN that has waited long enough to the primary.
 func (s *session) beginNow() error {
 	s.chunk = chunk{items: s.chunk.items[:0], end: endQuery}
+	began := health.Clock()
 	var try attempt
 	for {
 		l, problem := s.placeBegin(&try)
@@ -209,7 +211,15 @@ func (s *session) beginNow() error {
 			return nil
 		}
 		if err := s.prepareLease(l); err != nil {
+			var refused *errReplay
+			dead := !errors.As(err, &refused) && s.ctx.Err() == nil && s.relaying().clientErr == nil
 			s.giveUp(l)
+			if dead {
+				s.lost(l, err)
+			}
+			if dead && l.older(began) {
+				continue
+			}
 			if try.replays++; try.replays < 2 && s.relaying().clientErr == nil {
 				continue
 			}
@@ -230,6 +240,9 @@ func (s *session) beginNow() error {
 		if err != nil || r.fatal != nil {
 			s.lost(l, err)
 			s.giveUp(l)
+			if l.older(began) {
+				continue
+			}
 			if try.number++; try.number < 3 {
 				continue
 			}

@@ -76,6 +76,11 @@ func (l *lease) wiped() {
 	clear(l.named)
 }
 
+// older says whether the connection was open before a moment of health.Clock.
+func (l *lease) older(moment int64) bool {
+	return time.Since(l.conn.Opened) > time.Duration(health.Clock()-moment)
+}
+
 // forget records that the node has no such statement any more.
 func (l *lease) forget(name string) {
 	if name == "" {

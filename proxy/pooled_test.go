@@ -299,6 +299,28 @@ func TestPooledDeallocate(t *testing.T) {
 	}
 }
 
+// TestPooledDeadIdle: a session with settings of its own finds its way past any number of idle connections that have
+// died in the pool.
+func TestPooledDeadIdle(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, alone, pooled(5))
+		a := r.client()
+		a.runs(protocol, "SET work_mem TO '9MB'")
+		others := make([]*client, 5)
+		for i := range others {
+			others[i] = r.client()
+			others[i].query("BEGIN")
+			others[i].query("INSERT INTO t VALUES (1)")
+		}
+		for _, c := range others {
+			c.query("COMMIT")
+		}
+		await(t, "five idle connections", func() bool { return r.srv.pool.Stats()[0].Idle == 5 })
+		r.p().KillConns()
+		equal(t, "the write", strings.HasSuffix(a.runs(protocol, "INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(I)"), true)
+	})
+}
+
 // TestPooledUnlock: a session that gives advisory locks back keeps its connection until pg_locks shows none of its own.
 func TestPooledUnlock(t *testing.T) {
 	both(t, func(t *testing.T, protocol string) {

@@ -235,7 +235,7 @@ func (s *session) carry(c *chunk) error {
 			return s.refuse(c, problem)
 		}
 		if err := s.prepareLease(l); err != nil {
-			if problem := s.notPrepared(l, err, &try); problem != nil {
+			if problem := s.notPrepared(l, err, &try, began); problem != nil {
 				return s.refuse(c, problem)
 			}
 			continue
@@ -247,7 +247,10 @@ func (s *session) carry(c *chunk) error {
 		if err != nil {
 			s.lost(l, err)
 			s.giveUp(l)
-			if try.replays++; try.replays < 3 && s.st.tx == txIdle {
+			if !l.older(began) {
+				try.replays++
+			}
+			if try.replays < 3 && s.st.tx == txIdle {
 				continue
 			}
 			p = problemReplay(err)
@@ -263,8 +266,8 @@ func (s *session) carry(c *chunk) error {
 }
 
 // notPrepared decides what a lease is worth that could not be brought up to the session's settings: once more
-// on a fresh one, then the client hears why.
-func (s *session) notPrepared(l *lease, err error, try *attempt) *problem {
+// on a fresh one, then the client hears why. Connections that have died in the pool do not count: there is an end of them.
+func (s *session) notPrepared(l *lease, err error, try *attempt, began int64) *problem {
 	var refused *errReplay
 	s.giveUp(l)
 	if s.ctx.Err() != nil {
@@ -272,6 +275,12 @@ func (s *session) notPrepared(l *lease, err error, try *attempt) *problem {
 	}
 	if s.relaying().clientErr != nil {
 		return clientGone(s.relaying().clientErr)
+	}
+	if !errors.As(err, &refused) {
+		s.lost(l, err)
+		if l.older(began) {
+			return nil
+		}
 	}
 	if try.replays++; try.replays < 2 {
 		return nil
