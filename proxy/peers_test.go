@@ -147,6 +147,8 @@ func TestPeersCancel(t *testing.T) {
 		must(t, pgtest.CancelAt(a.addr, c.PID, c.Secret, 10*time.Second))
 		equal(t, "cancelled", c.ready(1), "E(ERROR 57014) Z(I)")
 		equal(t, "its process", b.p().cancelledPID(), runs.PID)
+		// The client has the answer before the session is done with the statement; until then a cancel goes to its process.
+		await(t, "the end of the statement", func() bool { return b.session(c).running.Load() == nil })
 		must(t, pgtest.CancelAt(a.addr, c.PID, c.Secret, 10*time.Second))
 		equal(t, "its next statement", c.query("INSERT INTO t VALUES (3)"), "C(INSERT 0 1) Z(I)")
 		close(finish)

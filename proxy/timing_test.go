@@ -201,8 +201,15 @@ func TestQueryTimeout(t *testing.T) {
 	t.Run("what is not the client's", func(t *testing.T) {
 		r := newRig(t, alone, pooled(2))
 		a := r.client()
+		alone := func() {
+			t.Helper()
+			await(t, "one connection, and it idle", func() bool { s := r.srv.pool.Stats()[0]; return s.Idle == 1 && s.Leased == 0 })
+		}
+		alone()
 		a.query("SET work_mem TO '8MB'")
+		alone()
 		b := r.client()
+		alone()
 		b.query("BEGIN")
 		b.query("INSERT INTO t VALUES (1)") // the only connection that has the setting
 		r.stalls("SET work_mem TO '8MB'")
