@@ -1,9 +1,12 @@
 package proxy
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"pgweir/internal/pgtest"
+	"pgweir/router"
 )
 
 // hopeful is transactions: optimistic, with standby-a as the only one.
@@ -210,6 +213,31 @@ func TestOptimisticCloses(t *testing.T) {
 	c.query("SELECT 2")
 	c.query("COMMIT")
 	equal(t, "the primary", r.p().got(), "")
+}
+
+// TestOptimisticFresh: at READ COMMITTED each statement of a transaction sees what must be seen when it comes, also when
+// others have written since the first one.
+func TestOptimisticFresh(t *testing.T) {
+	for _, begin := range []string{"BEGIN", "BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"} {
+		t.Run(begin, func(t *testing.T) {
+			r := newRig(t, hopeful, withTarget(func(t *Target) {
+				t.Consistency = router.ConsistencyApplication
+				t.FreshnessWait = func(router.Consistency) time.Duration { return 0 }
+			}))
+			writer, c := r.client(), r.client()
+			r.warm(writer, c)
+			c.query(begin)
+			equal(t, "before", c.sees("SELECT 1"), "standby-a")
+			writer.query("INSERT INTO t VALUES (1)")
+			want := "primary"
+			if strings.Contains(begin, "REPEATABLE") {
+				want = "standby-a" // its snapshot is older
+			}
+			equal(t, "behind the write of another", c.sees("SELECT 2"), want)
+			c.query("COMMIT")
+			equal(t, "the end", r.ran("COMMIT"), want+"=1")
+		})
+	}
 }
 
 // TestOptimisticPooled: the standby's connection goes back to its pool when the transaction moves.

@@ -20,7 +20,7 @@ func (s *session) place(c *chunk, try *attempt) (*lease, *problem) {
 		}
 	}
 	if s.txLease != nil {
-		if l, problem := s.placeInTx(c); l != nil || problem != nil {
+		if l, problem := s.placeInTx(c, try); l != nil || problem != nil {
 			return l, problem
 		}
 	}
@@ -70,8 +70,8 @@ func (s *session) placeInBatch(c *chunk) (*lease, *problem) {
 }
 
 // placeInTx keeps an open transaction on its lease, as long as that node may still answer. Both results are nil when
-// the transaction begins anew, on the primary.
-func (s *session) placeInTx(c *chunk) (*lease, *problem) {
+// the transaction begins anew.
+func (s *session) placeInTx(c *chunk, try *attempt) (*lease, *problem) {
 	l := s.txLease
 	snap := s.cluster.Monitor.Snapshot()
 	if l == s.leases[slotPrimary] && !s.txOnly && snap.Primary != nil && snap.Primary.ID != l.node.ID {
@@ -79,7 +79,7 @@ func (s *session) placeInTx(c *chunk) (*lease, *problem) {
 		s.txDied()
 		return nil, s.problemTxLost(c)
 	}
-	if s.txOnly && s.st.tx == txOpen && s.needsPrimary(c) {
+	if s.txOnly && s.st.tx == txOpen && (s.needsPrimary(c) || s.movesOn(c, l, snap, try)) {
 		return s.moveTx(c, l)
 	}
 	s.decision = router.Decision{Node: l.node, Target: targetOf(l.node), Reason: s.txReason()}
@@ -153,6 +153,21 @@ func (s *session) needsPrimary(c *chunk) bool {
 		return !s.plainRead(c) && !(u != nil && u.OnlyTx && u.Statements == 1 && endsTx(u) && !u.Effects[0].AndChain && !s.incompletePart(c))
 	}
 	return u != nil && u.Class == router.ClassPrimary && u.Flags&router.FlagReadInReadOnly == 0 && !txControl(u)
+}
+
+// movesOn says whether a read of a transaction that may begin anew would not be sent to its standby if it were the
+// first: that misses what must be seen by now, or serves no more reads. Each statement at READ COMMITTED sees what was there
+// when it came.
+func (s *session) movesOn(c *chunk, l *lease, snap *health.Snapshot, try *attempt) bool {
+	if s.moves.text == "" || !c.executes || !s.plainRead(c) {
+		return false
+	}
+	d := router.Route(c.unit, s.view(try), snap, health.Clock())
+	switch d.Reason {
+	case router.ReasonNotFresh, router.ReasonNoStandby, router.ReasonNoPrimary:
+		return true
+	}
+	return d.Node == nil || d.Target == router.TargetStandby && d.Node.ID != l.node.ID
 }
 
 // notPlain are the flags of reads that see or leave something that is the transaction's own, or rest on the catalog
