@@ -103,7 +103,6 @@ func (s *session) lookForLocks(l *lease) {
 		s.st.pins[router.PinAdvisoryLock] = false
 		s.countPin()
 	}
-	l.unnamed = 0
 }
 
 // sync ends what the node skips after the failure of something that was put in front of a simple query: the client

@@ -203,7 +203,7 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 		keys := s.srv.keys
 		conn.OnClose = func() { keys.forget(held) }
 	}
-	l.node, l.shared, l.used = node, s.target.Pooled, max(s.began, s.deferred.at)
+	l.node, l.shared, l.used = node, s.target.Pooled, s.began
 	s.srv.keys.attach(s, l)
 	return l, nil
 }
@@ -324,7 +324,7 @@ func (s *session) claim(c *chunk, l *lease) (*problem, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	l.unnamed, l.owned, l.shared, l.conn.Dirty = 0, 0, false, true
+	l.owned, l.shared, l.conn.Dirty = 0, false, true
 	clear(l.named)
 	return nil, nil
 }
@@ -382,7 +382,7 @@ func (s *session) prepareLease(l *lease) error {
 		if err := s.command(l, "DISCARD SEQUENCES"); err != nil {
 			return err
 		}
-		l.unnamed, l.sequences = 0, 0
+		l.sequences = 0
 	}
 	if l.set == s.st.set || l.set.key == s.st.set.key || (s.st.tx != txIdle && s.deferred.text == "") {
 		return nil
@@ -391,15 +391,15 @@ func (s *session) prepareLease(l *lease) error {
 		if err := s.command(l, sql); err != nil {
 			return err
 		}
-		l.unnamed = 0
 	}
 	l.set = s.st.set
 	return nil
 }
 
 // command runs a simple query of ours to its end and throws the answer away, but for
-// changes of parameters and notifications.
+// changes of parameters and notifications. Like any simple query it drops the unnamed statement.
 func (s *session) command(l *lease, sql string) error {
+	l.unnamed = 0
 	s.scratch = pgwire.AppendQuery(s.scratch[:0], sql)
 	r := s.relaying()
 	r.reset(s, l)

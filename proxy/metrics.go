@@ -67,7 +67,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		logins:       counter("logins_total", "Logins of clients by method and result.", "method", "result"),
 		misroutes:    counter("misroutes_seen_total", "Refusals of standbys that reached a client.", "cluster"),
 		hintsIgnored: counter("hints_ignored_total", "Hints that came when the transaction had a node already.", "cluster"),
-		moved:        counter("transactions_moved_total", "Transactions that a standby had begun to answer and that began anew on the primary.", "cluster"),
+		moved:        counter("transactions_moved_total", "Transactions that a standby had begun to answer and that began anew, mostly on the primary.", "cluster"),
 		unproven:     counter("freshness_unproven_total", "Reads that went to the primary before it was proven to show what the session had read on a standby.", "cluster"),
 		localOnly:    counter("commits_local_only_total", "Commits acknowledged without the synchronous standby.", "cluster"),
 		closed:       counter("clients_closed_total", "Clients that were disconnected because they were over a limit of time, by its name.", "cluster", "limit"),

@@ -240,6 +240,18 @@ func TestOptimisticFresh(t *testing.T) {
 	}
 }
 
+// TestOptimisticUnnamed: the ROLLBACK that ends the standby's part drops its unnamed statement; the client still has it.
+func TestOptimisticUnnamed(t *testing.T) {
+	r := newRig(t, hopeful)
+	c := r.client()
+	c.query("BEGIN")
+	c.run(pgtest.Parse("", "VALUES (1)"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync())
+	c.run(pgtest.Parse("w", "INSERT INTO t VALUES (1)"), pgtest.Bind("", "w"), pgtest.Execute("", 0), pgtest.Sync())
+	c.run(pgtest.Parse("e", "COMMIT"), pgtest.Bind("", "e"), pgtest.Execute("", 0), pgtest.Sync())
+	equal(t, "moved", r.ran("COMMIT"), "primary=1")
+	equal(t, "the unnamed statement", c.run(pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync()), "2 D(standby-a 1) C(SELECT 1) Z(I)")
+}
+
 // TestOptimisticPooled: the standby's connection goes back to its pool when the transaction moves.
 func TestOptimisticPooled(t *testing.T) {
 	r := newRig(t, hopeful, pooled(1))

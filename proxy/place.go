@@ -116,7 +116,7 @@ func txControl(u *router.Unit) bool {
 	return u.Class == router.ClassSession
 }
 
-// moveTx takes a transaction to the primary that a standby has begun to answer: at READ COMMITTED each statement has
+// moveTx lets a transaction begin anew that a standby has begun to answer: at READ COMMITTED each statement has
 // a snapshot of its own, so nobody sees a difference as long as nothing binds the transaction to its node. One that is
 // bound fails as it would by the standby's own word.
 func (s *session) moveTx(c *chunk, l *lease) (*lease, *problem) {

@@ -165,6 +165,15 @@ func TestPooledCreatedIdle(t *testing.T) {
 	equal(t, "a goes on", a.query("INSERT INTO newborn VALUES (2)"), "C(INSERT 0 1) Z(I)")
 }
 
+// TestPooledDoubtfulIdle: a session that is in doubt keeps to the client's idle_session_timeout.
+func TestPooledDoubtfulIdle(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	c := r.client()
+	c.query("SET idle_session_timeout TO '300ms'")
+	c.query("INSERT INTO unborn VALUES (1)")
+	equal(t, "the end", c.end(), "E(FATAL 57P05 pgweir)")
+}
+
 // TestPooledSQL: SQL that speaks of prepared statements finds the client's under their own names, and nobody else's.
 func TestPooledSQL(t *testing.T) {
 	r := newRig(t, alone, pooled(1))

@@ -380,7 +380,7 @@ func (s *session) mark(l *lease, wrote bool) {
 // fillClient waits for more bytes of the client. A lease that must be heard while the session holds
 // it is watched meanwhile; what it says reaches the client at once.
 func (s *session) fillClient() error {
-	again := doubtPause
+	var quiet quiet
 	for {
 		l := s.watched()
 		if s.envOf.set != s.st.effective && !s.inDuplex {
@@ -398,7 +398,7 @@ func (s *session) fillClient() error {
 			return s.fillDeferred()
 		}
 		if l == nil && s.onlyDoubts() {
-			if over, err := s.fillDoubting(&again); !over {
+			if over, err := s.fillDoubting(&quiet); !over {
 				return err
 			}
 			continue
@@ -435,10 +435,17 @@ func (s *session) onlyDoubts() bool {
 	return s.target.Pooled && len(s.doubts) > 0 && s.st.tx == txIdle && s.batch == nil && !s.skipping
 }
 
+// quiet is how long a client has said nothing while its session was in doubt.
+type quiet struct{ last, all time.Duration }
+
 // fillDoubting waits for more bytes of the client. over is true after a pause, which grows: the doubts may be resolved by
-// then, and the connection was given back.
-func (s *session) fillDoubting(pause *time.Duration) (over bool, err error) {
-	if err := s.client.SetReadDeadline(time.Now().Add(*pause)); err != nil {
+// then, and the connection was given back. The client's idle_session_timeout holds meanwhile.
+func (s *session) fillDoubting(so *quiet) (over bool, err error) {
+	pause := min(max(2*so.last, doubtPause), maxDoubtPause)
+	if s.idleTimeout > 0 {
+		pause = min(pause, s.idleTimeout-so.all)
+	}
+	if err := s.client.SetReadDeadline(time.Now().Add(pause)); err != nil {
 		return false, err
 	}
 	err = s.client.Fill()
@@ -448,11 +455,14 @@ func (s *session) fillDoubting(pause *time.Duration) (over bool, err error) {
 	if !isTimeout(err) || s.ctx.Err() != nil || s.srv.isDraining() {
 		return false, err
 	}
-	*pause = min(2**pause, maxDoubtPause)
+	so.last, so.all = pause, so.all+pause
+	if s.idleTimeout > 0 && so.all >= s.idleTimeout {
+		return false, &loginProblem{problemIdle()}
+	}
 	s.environment()
 	s.countPin()
 	s.release()
-	return true, err
+	return true, nil
 }
 
 // fillIdle waits for more bytes of the client as long as its idle_session_timeout allows. The leases
