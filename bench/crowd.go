@@ -58,17 +58,12 @@ func (r *rig) measureCrowd(ctx context.Context, rep *report) error {
 		if !slices.ContainsFunc(r.proxies, func(c *candidate) bool { return c.kind == k }) {
 			continue
 		}
-		plans, err := r.plans(ctx, k)
-		if err != nil {
+		err := r.fresh(ctx, k, func(c *candidate) (err error) {
+			rep.crowds[k], err = r.crowdOf(ctx, c)
 			return err
-		}
-		c, err := r.launch(ctx, plans[0])
+		})
 		if err != nil {
-			return err
-		}
-		rep.crowds[k], err = r.crowdOf(ctx, c)
-		if err = errors.Join(err, c.stop()); err != nil {
-			return fmt.Errorf("%d clients on %d connections of %s: %w", crowdMany, crowdConnections, c.version, err)
+			return fmt.Errorf("%d clients on %d connections of %s: %w", crowdMany, crowdConnections, k, err)
 		}
 	}
 	return nil

@@ -193,21 +193,29 @@ func (r *rig) measureMemory(ctx context.Context, rep *report) error {
 		if k == haproxy && r.quick || !slices.ContainsFunc(r.proxies, func(c *candidate) bool { return c.kind == k }) {
 			continue
 		}
-		plans, err := r.plans(ctx, k)
-		if err != nil {
+		err := r.fresh(ctx, k, func(c *candidate) (err error) {
+			rep.memory[k], err = r.memoryOf(ctx, c)
 			return err
-		}
-		c, err := r.launch(ctx, plans[0])
+		})
 		if err != nil {
-			return err
-		}
-		rep.memory[k], err = r.memoryOf(ctx, c)
-		if err = errors.Join(err, c.stop()); err != nil {
-			return fmt.Errorf("memory of %s: %w", c.version, err)
+			return fmt.Errorf("memory of %s: %w", k, err)
 		}
 		r.say("memory of an idle client  %-20s %6.2f KiB", k, rep.memory[k]/1024)
 	}
 	return nil
+}
+
+// fresh calls do with a process of a candidate that nothing else has used.
+func (r *rig) fresh(ctx context.Context, k kind, do func(*candidate) error) error {
+	plans, err := r.plans(ctx, k)
+	if err != nil {
+		return err
+	}
+	c, err := r.launch(ctx, plans[0])
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(c), c.stop())
 }
 
 // settle is how long a process has before its memory is read.

@@ -1,4 +1,3 @@
-// The program of bun with its own driver: its migrations, models and transactions, on database/sql's pool of ten.
 package main
 
 import (

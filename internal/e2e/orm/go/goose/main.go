@@ -1,4 +1,3 @@
-// The program of goose, in front of an application on database/sql with pgx.
 package main
 
 import (

@@ -1,4 +1,3 @@
-// The program of GORM: its migrator, models and transactions, on database/sql's pool of ten.
 package main
 
 import (

@@ -1,4 +1,3 @@
-// The program of golang-migrate, in front of an application on database/sql with lib/pq.
 package main
 
 import (
