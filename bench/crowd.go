@@ -118,7 +118,7 @@ func (r *rig) connectAll(ctx context.Context, port, n int) ([]net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := pool.Spec{
+	spec := &pool.Spec{
 		Key:    pool.Key{Database: benchDatabase, User: benchUser},
 		Target: pool.Target{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), TLS: plain}, Keys: auth.Keys{Password: r.password},
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +44,10 @@ type figures struct {
 	pin      atomic.Int32             // router.Pin
 	pinned   atomic.Int64             // health.Clock() when it was
 
-	transactions, queries, received, sent, inTransaction, inQuery, waited atomic.Uint64
+	published struct {
+		sync.Mutex
+		Usage
+	}
 
 	// Only of the session's goroutine.
 	counted Usage
@@ -98,13 +102,9 @@ func (s *session) count(c *chunk, sentAt, now int64) {
 func (s *session) publish() {
 	f := &s.figures
 	f.counted.Received, f.counted.Sent = s.client.Received(), s.client.Written()
-	f.transactions.Store(f.counted.Transactions)
-	f.queries.Store(f.counted.Queries)
-	f.received.Store(f.counted.Received)
-	f.sent.Store(f.counted.Sent)
-	f.inTransaction.Store(uint64(f.counted.InTransaction))
-	f.inQuery.Store(uint64(f.counted.InQuery))
-	f.waited.Store(uint64(f.counted.Waited))
+	f.published.Lock()
+	f.published.Usage = f.counted
+	f.published.Unlock()
 	if f.settings.Load() != s.st.set {
 		f.settings.Store(s.st.set)
 	}
@@ -112,8 +112,7 @@ func (s *session) publish() {
 
 // usage is what was published last.
 func (f *figures) usage() Usage {
-	return Usage{
-		Transactions: f.transactions.Load(), Queries: f.queries.Load(), Received: f.received.Load(), Sent: f.sent.Load(),
-		InTransaction: time.Duration(f.inTransaction.Load()), InQuery: time.Duration(f.inQuery.Load()), Waited: time.Duration(f.waited.Load()),
-	}
+	f.published.Lock()
+	defer f.published.Unlock()
+	return f.published.Usage
 }

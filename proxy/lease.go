@@ -179,37 +179,35 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 	if err := s.pass(ctx); err != nil {
 		return nil, err
 	}
-	fence := s.cluster.Monitor.Fence()
-	spec := pool.Spec{
-		Key: pool.Key{
-			Cluster: s.cluster.Name, Node: node.ID, Entry: s.target.Entry, Database: s.target.Database, User: s.user, Startup: s.startupKey,
-		},
-		Target: pool.Target{Addr: node.Addr, Host: node.Host, TLS: s.cluster.NodeTLS}, NodeName: node.Name,
-		Keys: s.keys, Params: s.startupParams, OpenedMark: fence.Mark, Rank: s.rank,
-	}
-	conn := s.srv.pool.TryGet(&spec, &s.homes[slotOf(node)])
+	conn := s.srv.pool.TryGet(&s.homes[slotOf(node)], node.ID, s.startupKey, s)
 	if s.waited = conn == nil; s.waited {
 		var err error
-		if conn, err = s.waitFor(ctx, &spec); err != nil {
+		if conn, err = s.waitFor(ctx, node); err != nil {
 			s.letGo()
 			return nil, err
 		}
 	}
 	l, _ := conn.State.(*lease)
 	if l == nil {
-		l = &lease{conn: conn, set: noSettings, statements: s.srv.metrics.ofNode(s.cluster.Name, node.Name)}
-		conn.State = l
-		held := backend{s.cluster.Name, node.ID, conn.PID}
-		keys := s.srv.keys
-		conn.OnClose = func() { keys.forget(held) }
+		l = s.newLease(conn, node)
 	}
 	l.node, l.shared, l.used = node, s.target.Pooled, s.began
 	s.srv.keys.attach(s, l)
 	return l, nil
 }
 
-// rank says how well a pooled connection fits the session: pool.Unfit where it cannot be used.
-func (s *session) rank(conn *pool.Conn) int {
+// newLease is what is known of a connection that nobody has used, or that was reset.
+func (s *session) newLease(conn *pool.Conn, node *health.Node) *lease {
+	l := &lease{conn: conn, set: noSettings, statements: s.srv.metrics.ofNode(s.cluster.Name, node.Name)}
+	conn.State = l
+	held := backend{s.cluster.Name, node.ID, conn.PID}
+	keys := s.srv.keys
+	conn.OnClose = func() { keys.forget(held) }
+	return l
+}
+
+// Rank says how well a pooled connection fits the session: pool.Unfit where it cannot be used.
+func (s *session) Rank(conn *pool.Conn) int {
 	l, _ := conn.State.(*lease)
 	switch {
 	case conn.Temporary && s.searchesTemporary():

@@ -20,14 +20,22 @@ var (
 
 // waitFor is a connection that has to be opened or waited for: up to query_wait_timeout or the client's
 // statement_timeout, both from when its statement began, and until a cancel comes.
-func (s *session) waitFor(ctx context.Context, spec *pool.Spec) (*pool.Conn, error) {
+func (s *session) waitFor(ctx context.Context, node *health.Node) (*pool.Conn, error) {
 	limit, why := s.waitLimit()
-	spec.Patience = &pool.Patience{
-		Limit: limit, Over: why, Notify: s.target.WaitNotify, Notice: s.tellWait, Cancel: s.canceled, Canceled: errWaitCanceled,
+	spec := &pool.Spec{
+		Key: pool.Key{
+			Cluster: s.cluster.Name, Node: node.ID, Entry: s.target.Entry, Database: s.target.Database, User: s.user, Startup: s.startupKey,
+		},
+		Target: pool.Target{Addr: node.Addr, Host: node.Host, TLS: s.cluster.NodeTLS}, NodeName: node.Name,
+		Keys: s.keys, Params: s.startupParams, OpenedMark: s.cluster.Monitor.Fence().Mark, Ranker: s,
+		Patience: pool.Patience{
+			Limit: limit, Over: why, Notify: s.target.WaitNotify, Notice: s.tellWait, Cancel: s.canceled, Canceled: errWaitCanceled,
+		},
+		Home: &s.homes[slotOf(node)],
 	}
 	began := s.figures.waits()
 	defer s.figures.served(began)
-	return s.srv.pool.Get(ctx, *spec)
+	return s.srv.pool.Get(ctx, spec)
 }
 
 // tellWait tells the client that it waits.

@@ -37,14 +37,19 @@ type Spec struct {
 	Params []pgwire.Param
 	// OpenedMark is called once the node has said ReadyForQuery; nil: Conn.OpenedMark is 0.
 	OpenedMark func() uint64
-	// Rank says how well an idle connection fits, from Unfit to Best; nil: all fit. It is called
-	// with a lock held: it must be quick and must not call the pool.
-	Rank func(*Conn) int
-	// Patience bounds Get beside its context; nil: nothing does.
-	Patience *Patience
+	// Ranker judges idle connections; nil: all fit.
+	Ranker Ranker
+	// Patience bounds Get beside its context.
+	Patience Patience
+	// Home is where Get notes what the next TryGet looks at; nil: nowhere.
+	Home *Home
 }
 
-// What Spec.Rank returns. A Reluctant connection is used only when no other can be had, not even a new one.
+// A Ranker says how well an idle connection fits, from Unfit to Best. It is called with a lock held, by any
+// goroutine: it must be quick and must not call the pool.
+type Ranker interface{ Rank(c *Conn) int }
+
+// What Ranker.Rank returns. A Reluctant connection is used only when no other can be had, not even a new one.
 const (
 	Unfit = iota
 	Reluctant

@@ -76,9 +76,9 @@ func plain(t *testing.T) TLS {
 }
 
 // specFor is a spec for a fake node.
-func specFor(t *testing.T, addr string) Spec {
+func specFor(t *testing.T, addr string) *Spec {
 	t.Helper()
-	return Spec{
+	return &Spec{
 		Key:    Key{Cluster: "main", Node: 1, Entry: "app", Database: "app", User: "alice"},
 		Target: Target{Addr: addr, TLS: plain(t)}, NodeName: "pg-a",
 		Keys: auth.Keys{Password: "secret"},
@@ -105,7 +105,7 @@ func friendly(c *pgtest.FakeConn) error {
 }
 
 // get is a Get that must succeed.
-func get(t *testing.T, p *Pool, spec Spec) *Conn {
+func get(t *testing.T, p *Pool, spec *Spec) *Conn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -336,4 +336,10 @@ func TestSmuggledPlaintext(t *testing.T) {
 			t.Errorf("%q: %v", answer, err)
 		}
 	}
+}
+
+// clone is a spec like another.
+func clone(spec *Spec) *Spec {
+	out := *spec
+	return &out
 }

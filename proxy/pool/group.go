@@ -2,7 +2,6 @@ package pool
 
 import (
 	"cmp"
-	"container/list"
 	"context"
 	"slices"
 	"sync"
@@ -43,7 +42,7 @@ type group struct {
 		opening     int
 		idle        []*Conn // the last was used last
 		leased      []*Conn // Conn.slot is the index
-		waiters     list.List
+		waiters     line
 		epoch       uint64 // grows when what is open is retired
 		closed      bool
 		dead        bool // taken out of the table of pools: use another
@@ -55,15 +54,6 @@ type group struct {
 	}
 }
 
-// waiter is a Get that found no slot.
-type waiter struct {
-	spec  *Spec
-	grant chan grant // buffered for one
-	place *list.Element
-	since time.Time
-	came  uint64 // grows with each of the node's
-}
-
 // grant is what a Get waits for: an idle connection to use, or a slot to open one in.
 type grant struct {
 	conn    *Conn
@@ -73,53 +63,52 @@ type grant struct {
 	err     error
 }
 
-// acquire takes an idle connection or a slot, or queues; first puts it in front of the queue. again is true when the
-// group left the table meanwhile: ask the table for another.
-func (g *group) acquire(ctx context.Context, spec *Spec, patience *wait, first bool) (got grant, again bool, err error) {
+// acquire takes an idle connection or a slot for a waiter (waiter.granted), or queues; first puts it in front of the
+// queue. again is true when the group left the table meanwhile: ask the table for another.
+func (g *group) acquire(ctx context.Context, w *waiter, first bool) (again bool, err error) {
 	g.mu.Lock()
 	if g.mu.dead {
 		g.mu.Unlock()
-		return grant{}, true, nil
+		return true, nil
 	}
 	if g.mu.closed {
 		g.mu.Unlock()
-		return grant{}, false, ErrClosed
+		return false, ErrClosed
 	}
 	g.join()
-	now := now()
-	g.mu.used = now
-	if g.mu.waiters.Len() == 0 || first {
-		if got, ok := g.take(spec, g.mu.limits.Size, now); ok {
+	g.mu.used = w.began
+	if g.mu.waiters.length == 0 || first {
+		if got, ok := g.take(w.spec, g.mu.limits.Size, w.began); ok {
+			w.granted = got
 			g.mu.Unlock()
-			return got, false, got.err
+			return false, got.err
 		}
 	}
-	w := g.enqueue(spec, first, now)
-	reserve := g.mu.limits.Reserve > 0
-	after := g.mu.limits.ReserveAfter
+	g.enqueue(w, first)
 	g.mu.Unlock()
-	var reserved <-chan time.Time
-	if reserve {
-		timer := time.NewTimer(after)
-		defer timer.Stop()
-		reserved = timer.C
-	}
-	alarm := patience.alarm()
+	return false, g.await(ctx, w)
+}
+
+// await waits until something is granted, or the wait ends.
+func (g *group) await(ctx context.Context, w *waiter) error {
+	alarm := w.alarm()
 	for {
 		select {
-		case got := <-w.grant:
-			return got, false, got.err
-		case <-reserved:
-			g.wake()
+		case <-w.signal:
+			return w.granted.err
 		case <-alarm:
-			if err := patience.rung(); err != nil {
-				return grant{}, false, g.giveUp(w, err)
+			reserve, err := w.rung()
+			if err != nil {
+				return g.giveUp(w, err)
 			}
-			alarm = patience.alarm()
-		case <-patience.Cancel:
-			return grant{}, false, g.giveUp(w, patience.Canceled)
+			if reserve {
+				g.wake()
+			}
+			alarm = w.alarm()
+		case <-w.patience.Cancel:
+			return g.giveUp(w, w.patience.Canceled)
 		case <-ctx.Done():
-			return grant{}, false, g.giveUp(w, context.Cause(ctx))
+			return g.giveUp(w, context.Cause(ctx))
 		}
 	}
 }
@@ -133,28 +122,28 @@ func (g *group) join() {
 }
 
 // enqueue makes a Get wait. The lock is held.
-func (g *group) enqueue(spec *Spec, first bool, now time.Time) *waiter {
+func (g *group) enqueue(w *waiter, first bool) {
 	g.node.came++
 	g.node.waiting++
-	w := &waiter{spec: spec, grant: make(chan grant, 1), since: now, came: g.node.came}
-	if first {
-		w.place = g.mu.waiters.PushFront(w)
-	} else {
-		w.place = g.mu.waiters.PushBack(w)
+	w.came = g.node.came
+	if g.mu.limits.Reserve > 0 {
+		w.reserve = w.began.Add(g.mu.limits.ReserveAfter)
 	}
-	return w
+	g.mu.waiters.push(w, first)
 }
 
-// dequeue takes a waiter out. The lock is held.
-func (g *group) dequeue(w *waiter) {
-	g.mu.waiters.Remove(w.place)
+// grants gives a waiter what it waits for, and ends its wait. The lock is held.
+func (g *group) grants(w *waiter, got grant) {
+	g.mu.waiters.remove(w)
 	g.node.waiting--
+	w.granted = got
+	w.signal <- struct{}{}
 }
 
 // wake gives the waiters what there is for them now.
 func (g *group) wake() {
 	g.mu.Lock()
-	victims := g.serve()
+	victims := g.serve(now())
 	g.mu.Unlock()
 	leaveAll(victims)
 }
@@ -165,8 +154,13 @@ func (g *group) giveUp(w *waiter, why error) error {
 	g.mu.Lock()
 	limit, size := g.full()
 	refusal := g.mu.refusal
-	select {
-	case got := <-w.grant:
+	if w.queued {
+		g.mu.waiters.remove(w)
+		g.node.waiting--
+		g.mu.Unlock()
+	} else {
+		<-w.signal
+		got := w.granted
 		var victims []*Conn
 		switch {
 		case got.conn != nil:
@@ -175,28 +169,25 @@ func (g *group) giveUp(w *waiter, why error) error {
 		case got.slot:
 			g.mu.opening--
 			g.ended()
-			victims = g.serve()
+			victims = g.serve(now())
 		}
 		g.mu.Unlock()
 		leaveAll(append(victims, got.victims...))
-	default:
-		g.dequeue(w)
-		g.mu.Unlock()
 	}
 	return &WaitError{Limit: limit, Size: size, Node: refusal, Err: why}
 }
 
-// pick is the idle connection with the spec's startup key that fits best, the newest of several. The lock is held.
-func (g *group) pick(spec *Spec) (at, best int) {
+// pick is the idle connection with the startup key that fits best, the newest of several. The lock is held.
+func (g *group) pick(startup string, ranker Ranker) (at, best int) {
 	at, best = -1, Unfit
 	for i := len(g.mu.idle) - 1; i >= 0 && best < Best; i-- {
 		c := g.mu.idle[i]
-		if c.Startup != spec.Startup {
+		if c.Startup != startup {
 			continue
 		}
 		rank := Best
-		if spec.Rank != nil {
-			rank = spec.Rank(c)
+		if ranker != nil {
+			rank = ranker.Rank(c)
 		}
 		if rank > best {
 			at, best = i, rank
@@ -205,25 +196,25 @@ func (g *group) pick(spec *Spec) (at, best int) {
 	return at, best
 }
 
-// tryIdle leases an idle connection, unless somebody waits.
-func (g *group) tryIdle(spec *Spec, at time.Time) *Conn {
+// tryIdle leases an idle connection, unless somebody waits. dead says that the group has left the table.
+func (g *group) tryIdle(startup string, ranker Ranker, at time.Time) (c *Conn, dead bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.mu.dead || g.mu.closed || g.mu.waiters.Len() > 0 {
-		return nil
+	if g.mu.dead || g.mu.closed || g.mu.waiters.length > 0 {
+		return nil, g.mu.dead
 	}
 	g.mu.used = at
-	if i, best := g.pick(spec); best > Reluctant {
-		return g.takeIdle(i).conn
+	if i, best := g.pick(startup, ranker); best > Reluctant {
+		return g.takeIdle(i).conn, false
 	}
-	return nil
+	return nil, false
 }
 
 // take is the idle connection that fits best; or a slot of at most size, if need be that of the idle connection that was
 // used longest ago. While the node has no connection to spare and the pool has none either, it is what the node said. The
 // lock is held.
 func (g *group) take(spec *Spec, size int, now time.Time) (grant, bool) {
-	at, best := g.pick(spec)
+	at, best := g.pick(spec.Startup, spec.Ranker)
 	if best > Reluctant {
 		return g.takeIdle(at), true
 	}
@@ -271,24 +262,23 @@ func (g *group) ceiling() int { return g.mu.limits.Size + g.mu.limits.Reserve }
 
 // serve gives the waiters in front what there is for them, of this pool first and then of those that
 // share a limit with it, and returns connections to close. The lock is held.
-func (g *group) serve() []*Conn {
+func (g *group) serve(now time.Time) []*Conn {
 	if g.node.waiting == 0 {
 		return nil
 	}
-	now := now()
 	if !g.capped() {
 		return g.serveOwn(now)
 	}
 	var others []*group
 	for _, o := range g.node.groups {
-		if o != g && o.mu.waiters.Len() > 0 {
+		if o != g && o.mu.waiters.length > 0 {
 			others = append(others, o)
 		}
 	}
-	slices.SortFunc(others, func(a, b *group) int { return cmp.Compare(a.first().came, b.first().came) })
+	slices.SortFunc(others, func(a, b *group) int { return cmp.Compare(a.mu.waiters.first.came, b.mu.waiters.first.came) })
 	var victims []*Conn
 	for _, o := range others {
-		if o.open() == 0 && (g.first() == nil || o.first().came < g.first().came) {
+		if o.open() == 0 && (g.mu.waiters.first == nil || o.mu.waiters.first.came < g.mu.waiters.first.came) {
 			victims = append(victims, o.serveOwn(now)...)
 		}
 	}
@@ -299,30 +289,21 @@ func (g *group) serve() []*Conn {
 	return victims
 }
 
-// first is the waiter in front, nil when there is none. The lock is held.
-func (g *group) first() *waiter {
-	if e := g.mu.waiters.Front(); e != nil {
-		return e.Value.(*waiter)
-	}
-	return nil
-}
-
 // serveOwn is serve for this pool alone. The lock is held.
 func (g *group) serveOwn(now time.Time) []*Conn {
 	var victims []*Conn
-	for w := g.first(); w != nil; w = g.first() {
+	for w := g.mu.waiters.first; w != nil; w = g.mu.waiters.first {
 		size := g.mu.limits.Size
-		if g.mu.limits.Reserve > 0 && now.Sub(w.since) >= g.mu.limits.ReserveAfter {
+		if g.mu.limits.Reserve > 0 && now.Sub(w.began) >= g.mu.limits.ReserveAfter {
 			size = g.ceiling()
 		}
 		got, ok := g.take(w.spec, size, now)
 		if !ok {
 			break
 		}
-		g.dequeue(w)
 		victims = append(victims, got.victims...)
 		got.victims = nil
-		w.grant <- got
+		g.grants(w, got)
 	}
 	return victims
 }
@@ -330,17 +311,17 @@ func (g *group) serveOwn(now time.Time) []*Conn {
 // starving is the pool that has waited longest for its only connection, longer than anybody of this
 // one, and could have one if this pool gave one up; nil when there is none. The lock is held.
 func (g *group) starving() *group {
-	if !g.capped() || g.node.waiting == g.mu.waiters.Len() {
+	if !g.capped() || g.node.waiting == g.mu.waiters.length {
 		return nil
 	}
-	own := g.first()
+	own := g.mu.waiters.first
 	var found *group
 	for _, o := range g.node.groups {
-		first := o.first()
+		first := o.mu.waiters.first
 		if o == g || first == nil || o.open() > 0 || own != nil && own.came < first.came || !o.fits() {
 			continue
 		}
-		if found == nil || first.came < found.first().came {
+		if found == nil || first.came < found.mu.waiters.first.came {
 			found = o
 		}
 	}
@@ -403,7 +384,7 @@ func (g *group) failed(err *ConnectError) (wait bool) {
 	}
 	wait = full && len(g.mu.idle)+len(g.mu.leased) > 0
 	g.ended()
-	victims := g.serve()
+	victims := g.serve(now())
 	g.mu.Unlock()
 	leaveAll(victims)
 	return wait
@@ -431,16 +412,16 @@ func (g *group) give(c *Conn) {
 func (g *group) park(c *Conn) []*Conn {
 	now := now()
 	open := g.open()
-	if g.mu.closed || c.retired.Load() || open >= g.ceiling() || open >= g.mu.limits.Size && g.mu.waiters.Len() == 0 || g.aged(c, now) {
+	if g.mu.closed || c.retired.Load() || open >= g.ceiling() || open >= g.mu.limits.Size && g.mu.waiters.length == 0 || g.aged(c, now) {
 		g.mu.refusal = nil // the node has one to spare soon
-		return append(g.serve(), c)
+		return append(g.serve(now), c)
 	}
 	if o := g.starving(); o != nil {
-		return append(append(o.serveOwn(now), c), g.serve()...)
+		return append(append(o.serveOwn(now), c), g.serve(now)...)
 	}
 	c.idleSince = now
 	g.mu.idle = append(g.mu.idle, c)
-	return g.serve()
+	return g.serve(now)
 }
 
 // aged says whether a connection has to go for its age: one of those that are too old does so in each part of
@@ -462,7 +443,7 @@ func (g *group) drop(c *Conn) {
 	g.mu.Lock()
 	g.unlease(c)
 	g.mu.refusal = nil // the node has one to spare soon
-	victims := g.serve()
+	victims := g.serve(now())
 	g.mu.Unlock()
 	leaveAll(victims)
 }
@@ -494,7 +475,7 @@ func (g *group) retire(match func(Key) bool, leases bool) (idle, leased []*Conn)
 			leased = append(leased, c)
 		}
 	}
-	return append(idle, g.serve()...), leased
+	return append(idle, g.serve(now())...), leased
 }
 
 // thin takes the idle connections off the list that are not to stay. The lock is held.
@@ -528,14 +509,14 @@ func (g *group) sweep(now time.Time) []*Conn {
 		}
 		return goes
 	})
-	return append(out, g.serve()...)
+	return append(out, g.serve(now)...)
 }
 
 // bury makes a group that has been empty since before the given time unusable; false if it is not.
 func (g *group) bury(before time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.open() > 0 || g.mu.waiters.Len() > 0 || !g.mu.used.Before(before) {
+	if g.open() > 0 || g.mu.waiters.length > 0 || !g.mu.used.Before(before) {
 		return false
 	}
 	g.mu.dead = true
@@ -554,10 +535,8 @@ func (g *group) shut() []*Conn {
 	for _, c := range g.mu.leased {
 		c.retired.Store(true)
 	}
-	for e := g.mu.waiters.Front(); e != nil; e = g.mu.waiters.Front() {
-		w := e.Value.(*waiter)
-		g.dequeue(w)
-		w.grant <- grant{err: ErrClosed}
+	for w := g.mu.waiters.first; w != nil; w = g.mu.waiters.first {
+		g.grants(w, grant{err: ErrClosed})
 	}
 	return idle
 }
@@ -578,10 +557,10 @@ func (g *group) stat() Stat {
 		Entry: g.key.entry, Database: g.key.database, User: g.key.user,
 		Size: g.mu.limits.Size, Min: g.mu.limits.Min, Reserve: g.mu.limits.Reserve,
 		Idle: len(g.mu.idle), Leased: len(g.mu.leased),
-		Opening: g.mu.opening, Waiting: g.mu.waiters.Len(),
+		Opening: g.mu.opening, Waiting: g.mu.waiters.length,
 	}
-	if w := g.first(); w != nil {
-		s.Oldest = time.Since(w.since)
+	if w := g.mu.waiters.first; w != nil {
+		s.Oldest = now().Sub(w.began)
 	}
 	return s
 }

@@ -20,7 +20,7 @@ type asked struct {
 }
 
 // queue begins a Get that has to wait behind n others.
-func queue(t *testing.T, p *Pool, spec Spec, n int) *asked {
+func queue(t *testing.T, p *Pool, spec *Spec, n int) *asked {
 	t.Helper()
 	a := &asked{conn: make(chan *Conn, 1)}
 	go func() {
@@ -45,7 +45,7 @@ func (a *asked) got(t *testing.T) *Conn {
 }
 
 // specOf is a spec for another entry and user.
-func specOf(t *testing.T, addr, entry, user string) Spec {
+func specOf(t *testing.T, addr, entry, user string) *Spec {
 	t.Helper()
 	s := specFor(t, addr)
 	s.Entry, s.Database, s.User = entry, entry, user
@@ -130,7 +130,7 @@ func TestOtherNodesAndClustersCountForThemselves(t *testing.T) {
 	n := pgtest.NewFakeNode(t, friendly)
 	p := newPool(t, func(c *Config) { c.Default.MaxDatabase, c.Default.MaxUser = 1, 1 })
 	a := specFor(t, n.Addr())
-	b, c := a, a
+	b, c := clone(a), clone(a)
 	b.Node = 2
 	c.Cluster = "other"
 	get(t, p, a)
@@ -329,7 +329,7 @@ func TestLimitsOfEach(t *testing.T) {
 			return l
 		}
 	})
-	for _, spec := range []Spec{specOf(t, n.Addr(), "app", "bob"), specOf(t, n.Addr(), "report", "alice"), specOf(t, n.Addr(), "report", "bob")} {
+	for _, spec := range []*Spec{specOf(t, n.Addr(), "app", "bob"), specOf(t, n.Addr(), "report", "alice"), specOf(t, n.Addr(), "report", "bob")} {
 		p.Put(get(t, p, spec))
 	}
 	for _, s := range p.Stats() {

@@ -136,7 +136,7 @@ func (s server) value(t *testing.T, sql string) string {
 }
 
 // spec is a spec for a role of the server.
-func (s server) spec(t *testing.T, user string, mode SSLMode, keys auth.Keys) Spec {
+func (s server) spec(t *testing.T, user string, mode SSLMode, keys auth.Keys) *Spec {
 	t.Helper()
 	files := TLSFiles{}
 	if mode == SSLVerifyCA || mode == SSLVerifyFull {
@@ -146,7 +146,7 @@ func (s server) spec(t *testing.T, user string, mode SSLMode, keys auth.Keys) Sp
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Spec{
+	return &Spec{
 		Key:    Key{Cluster: "main", Node: s.Port(), Database: "postgres", User: user},
 		Target: Target{Addr: s.Addr(), TLS: conf}, NodeName: "pg-a", Keys: keys,
 	}

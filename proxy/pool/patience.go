@@ -20,66 +20,50 @@ type Patience struct {
 	Canceled error
 }
 
-// wait is a Patience under way.
-type wait struct {
-	*Patience
-	ends, tells time.Time // zero: never
-	timer       *time.Timer
-}
-
-// patient begins a wait.
-func (p *Patience) patient(start time.Time) *wait {
-	w := &wait{Patience: p}
-	if p == nil {
-		w.Patience = &Patience{}
-		return w
-	}
-	if p.Limit > 0 {
-		w.ends = start.Add(p.Limit)
-	}
-	if p.Notify > 0 && p.Notice != nil && (p.Limit <= 0 || p.Notify < p.Limit) {
-		w.tells = start.Add(p.Notify)
-	}
-	return w
-}
-
 // alarm is a channel that speaks when rung is to be called; nil: never.
-func (w *wait) alarm() <-chan time.Time {
+func (w *waiter) alarm() <-chan time.Time {
 	next := w.ends
-	if !w.tells.IsZero() {
-		next = w.tells
+	for _, at := range []time.Time{w.tells, w.reserve} {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
 	}
 	switch {
 	case next.IsZero():
 		return nil
 	case w.timer == nil:
-		w.timer = time.NewTimer(time.Until(next))
+		w.timer = time.NewTimer(next.Sub(now()))
 	default:
-		w.timer.Reset(time.Until(next))
+		w.timer.Reset(next.Sub(now()))
 	}
 	return w.timer.C
 }
 
-// rung is what the alarm is for: the notice, or the error that ends the wait.
-func (w *wait) rung() error {
-	if !w.tells.IsZero() {
-		w.tells = time.Time{}
-		w.Notice()
-		return nil
+// rung does what the alarm is for: the notice, or the error that ends the wait. reserve says that the pool's reserve
+// may be used now.
+func (w *waiter) rung() (reserve bool, err error) {
+	now := now()
+	if due(&w.tells, now) {
+		w.patience.Notice()
 	}
-	return w.Over
+	if due(&w.ends, now) {
+		return false, w.patience.Over
+	}
+	return due(&w.reserve, now), nil
 }
 
-// over ends the wait.
-func (w *wait) over() {
-	if w.timer != nil {
-		w.timer.Stop()
+// due says, once, whether a time has come.
+func due(at *time.Time, now time.Time) bool {
+	if at.IsZero() || at.After(now) {
+		return false
 	}
+	*at = time.Time{}
+	return true
 }
 
-// context is a context that the wait ends, until stop is called.
-func (w *wait) context(ctx context.Context) (_ context.Context, stop func()) {
-	if w.ends.IsZero() && w.tells.IsZero() && w.Cancel == nil {
+// context is a context that the wait ends as well, until stop is called.
+func (w *waiter) context(ctx context.Context) (_ context.Context, stop func()) {
+	if w.ends.IsZero() && w.tells.IsZero() && w.patience.Cancel == nil {
 		return ctx, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -89,10 +73,10 @@ func (w *wait) context(ctx context.Context) (_ context.Context, stop func()) {
 		for ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
-			case <-w.Cancel:
-				cancel(w.Canceled)
+			case <-w.patience.Cancel:
+				cancel(w.patience.Canceled)
 			case <-alarm:
-				if err := w.rung(); err != nil {
+				if _, err := w.rung(); err != nil {
 					cancel(err)
 				}
 				alarm = w.alarm()

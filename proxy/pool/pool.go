@@ -126,32 +126,41 @@ func (p *Pool) forgetNode(n *node) {
 }
 
 // Get is a lease on a connection for the spec's key: the idle one that was used last, or a new one,
-// opened by this call. While the pool is full, or the node has none to spare, it waits its turn until ctx or the spec's Patience ends. Errors are
-// *WaitError, *ConnectError or ErrClosed.
-func (p *Pool) Get(ctx context.Context, spec Spec) (*Conn, error) {
-	start := now()
-	patience := spec.Patience.patient(start)
-	defer patience.over()
+// opened by this call. While the pool is full, or the node has none to spare, it waits its turn until ctx or the spec's
+// Patience ends. Nothing of the spec is kept. Errors are *WaitError, *ConnectError or ErrClosed.
+func (p *Pool) Get(ctx context.Context, spec *Spec) (*Conn, error) {
+	w := newWaiter(spec, now())
+	defer w.over()
+	var g *group
+	if spec.Home.of(spec.Node) {
+		g = spec.Home.group
+	}
 	first := false
 	for {
-		g, err := p.group(&spec)
-		if err != nil {
-			return nil, err
+		if g == nil {
+			var err error
+			if g, err = p.group(spec); err != nil {
+				return nil, err
+			}
 		}
-		got, again, err := g.acquire(ctx, &spec, patience, first)
+		again, err := g.acquire(ctx, w, first)
 		if again {
+			g = nil
 			continue
 		}
 		if err != nil {
 			var full *WaitError
 			if errors.As(err, &full) {
-				full.Key, full.Waited = spec.Key, now().Sub(start)
+				full.Key, full.Waited = spec.Key, now().Sub(w.began)
 			}
 			return nil, err
 		}
-		conn, cerr := p.finish(ctx, &spec, patience, g, got)
+		conn, cerr := p.finish(ctx, w, g)
 		if cerr == nil {
-			g.wait.Observe(now().Sub(start).Seconds())
+			if spec.Home != nil {
+				spec.Home.group = g
+			}
+			g.wait.Observe(now().Sub(w.began).Seconds())
 			return conn, nil
 		}
 		if first = g.failed(cerr); !first || ctx.Err() != nil {
@@ -160,52 +169,55 @@ func (p *Pool) Get(ctx context.Context, spec Spec) (*Conn, error) {
 	}
 }
 
-// Home remembers where the connections for a key stand, which spares the next TryGet to look for them. The zero
-// Home remembers nothing.
+// Home remembers the pool that Get found for a key, for TryGet. The zero Home remembers nothing.
 type Home struct{ group *group }
 
-// TryGet is a lease on an idle connection that Get would use, nil where Get would have to open one or to wait. It
-// keeps no reference to the spec, whose key may differ only in its node from that of the last call with the home.
-func (p *Pool) TryGet(spec *Spec, home *Home) *Conn {
-	g := home.group
-	if g == nil || g.key.node != spec.Node {
-		var err error
-		if g, err = p.group(spec); err != nil {
-			return nil
-		}
-		home.group = g
-	}
-	start := now()
-	c := g.tryIdle(spec, start)
-	if c == nil {
-		home.group = nil // it may have been buried
+// of says whether it remembers a pool of the node.
+func (h *Home) of(node int) bool { return h != nil && h.group != nil && h.group.key.node == node }
+
+// TryGet is a lease on an idle connection that Get would use; nil where Get would have to open one or to wait, or
+// did not use the home yet. The key is the one that the home was used with, but for the node, which is given, and the
+// startup key.
+func (p *Pool) TryGet(home *Home, node int, startup string, ranker Ranker) *Conn {
+	if !home.of(node) {
 		return nil
 	}
-	if !c.usable(start) {
+	g, start := home.group, now()
+	c, dead := g.tryIdle(startup, ranker, start)
+	switch {
+	case dead:
+		home.group = nil
+	case c != nil && !c.usable(start):
 		p.Drop(c)
 		return nil
+	case c != nil:
+		g.wait.Observe(0)
 	}
-	g.wait.Observe(0)
 	return c
 }
 
 // finish makes a lease of what was granted; where it cannot, the slot is still taken.
-func (p *Pool) finish(ctx context.Context, spec *Spec, patience *wait, g *group, got grant) (*Conn, *ConnectError) {
-	leaveAll(got.victims)
-	if got.conn != nil {
-		if got.conn.usable(now()) {
-			return got.conn, nil
+func (p *Pool) finish(ctx context.Context, w *waiter, g *group) (*Conn, *ConnectError) {
+	leaveAll(w.granted.victims)
+	if c := w.granted.conn; c != nil {
+		if c.usable(now()) {
+			return c, nil
 		}
-		g.reopen(got.conn)
-		got.conn.leave()
+		g.reopen(c)
+		c.leave()
 	}
-	ctx, stop := patience.context(ctx)
+	return p.connect(ctx, w, g)
+}
+
+// connect opens a connection in the slot that was granted.
+func (p *Pool) connect(ctx context.Context, w *waiter, g *group) (*Conn, *ConnectError) {
+	ctx, stop := w.context(ctx)
 	defer stop()
-	conn, err := p.cfg.login(ctx, spec, g.connectTimeout())
+	conn, err := p.cfg.login(ctx, w.spec, g.connectTimeout())
 	if err != nil {
 		return nil, err
 	}
-	g.opened(conn, spec, got.epoch)
+	g.opened(conn, w.spec, w.granted.epoch)
 	return conn, nil
 }
 

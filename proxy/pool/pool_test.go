@@ -96,7 +96,7 @@ func TestNobodyOvertakes(t *testing.T) {
 	spec := specFor(t, n.Addr())
 	c := get(t, p, spec)
 	got := make(chan *Conn)
-	other := spec
+	other := clone(spec)
 	other.Startup = "other"
 	go func() {
 		c, _ := p.Get(t.Context(), other)
@@ -210,7 +210,7 @@ func TestRetiredAreNotReused(t *testing.T) {
 	spec := specFor(t, n.Addr())
 	idle, leased := get(t, p, spec), get(t, p, spec)
 	p.Put(idle)
-	other := spec
+	other := clone(spec)
 	other.Node = 2
 	untouched := get(t, p, other)
 	p.Put(untouched)

@@ -15,7 +15,7 @@ func (g *group) keep(spec *Spec) {
 		return
 	}
 	kept := *spec
-	kept.Rank = nil
+	kept.Ranker, kept.Patience, kept.Home = nil, Patience{}, nil
 	kept.Params = slices.Clone(spec.Params)
 	g.mu.warmth = &kept
 }
