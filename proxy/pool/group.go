@@ -51,6 +51,8 @@ type group struct {
 		rest        time.Time     // nothing is opened before
 		refusal     *ConnectError // what the node said then
 		warmth      *Spec         // what Limits.Min is opened with
+		alarm       *time.Timer   // rings for those who wait
+		rings       time.Time     // … then; zero: it does not
 	}
 }
 
@@ -91,26 +93,80 @@ func (g *group) acquire(ctx context.Context, w *waiter, first bool) (again bool,
 
 // await waits until something is granted, or the wait ends.
 func (g *group) await(ctx context.Context, w *waiter) error {
-	alarm := w.alarm()
 	for {
 		select {
-		case <-w.signal:
-			return w.granted.err
-		case <-alarm:
-			reserve, err := w.rung()
-			if err != nil {
-				return g.giveUp(w, err)
+		case <-w.look:
+			if done, err := g.looks(w); done {
+				return err
 			}
-			if reserve {
-				g.wake()
-			}
-			alarm = w.alarm()
 		case <-w.patience.Cancel:
 			return g.giveUp(w, w.patience.Canceled)
 		case <-ctx.Done():
 			return g.giveUp(w, context.Cause(ctx))
 		}
 	}
+}
+
+// looks is what a waiter does that was roused: its wait may be over.
+func (g *group) looks(w *waiter) (done bool, err error) {
+	g.mu.Lock()
+	if !w.queued {
+		g.mu.Unlock()
+		return true, w.granted.err
+	}
+	notice, err := w.rung(now())
+	g.mu.Unlock()
+	if notice {
+		w.patience.Notice()
+	}
+	if err != nil {
+		return true, g.giveUp(w, err)
+	}
+	return false, nil
+}
+
+// setAlarm has it ring at a time, or earlier. The lock is held.
+func (g *group) setAlarm(at, now time.Time) {
+	if at.IsZero() || !g.mu.rings.IsZero() && !at.Before(g.mu.rings) {
+		return
+	}
+	g.mu.rings = at
+	if g.mu.alarm == nil {
+		g.mu.alarm = time.AfterFunc(at.Sub(now), g.ring)
+	} else {
+		g.mu.alarm.Reset(at.Sub(now))
+	}
+}
+
+// alarmRest is the least time between two alarms, each of which looks at all who wait.
+const alarmRest = 5 * time.Millisecond
+
+// ring rouses those for whom a time has come, and sees to the reserve.
+func (g *group) ring() {
+	g.mu.Lock()
+	now := now()
+	g.mu.rings = time.Time{}
+	var next time.Time
+	reserve := false
+	for w := g.mu.waiters.first; w != nil; w = w.next {
+		reserve = due(&w.reserve, now) || reserve
+		at := w.alarm()
+		if !at.IsZero() && !at.After(now) {
+			w.rouse()
+			at = now // it may have another alarm
+		}
+		next = earlier(next, at)
+	}
+	if !next.IsZero() && next.Before(now.Add(alarmRest)) {
+		next = now.Add(alarmRest)
+	}
+	g.setAlarm(next, now)
+	var victims []*Conn
+	if reserve {
+		victims = g.serve(now)
+	}
+	g.mu.Unlock()
+	leaveAll(victims)
 }
 
 // join puts the group among its node's. The lock is held.
@@ -130,14 +186,15 @@ func (g *group) enqueue(w *waiter, first bool) {
 		w.reserve = w.began.Add(g.mu.limits.ReserveAfter)
 	}
 	g.mu.waiters.push(w, first)
+	g.setAlarm(w.alarm(), w.began)
 }
 
 // grants gives a waiter what it waits for, and ends its wait. The lock is held.
 func (g *group) grants(w *waiter, got grant) {
 	g.mu.waiters.remove(w)
 	g.node.waiting--
-	w.granted = got
-	w.signal <- struct{}{}
+	w.granted, w.reserve = got, time.Time{}
+	w.rouse()
 }
 
 // wake gives the waiters what there is for them now.
@@ -159,7 +216,6 @@ func (g *group) giveUp(w *waiter, why error) error {
 		g.node.waiting--
 		g.mu.Unlock()
 	} else {
-		<-w.signal
 		got := w.granted
 		var victims []*Conn
 		switch {

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 )
@@ -20,68 +21,41 @@ type Patience struct {
 	Canceled error
 }
 
-// alarm is a channel that speaks when rung is to be called; nil: never.
-func (w *waiter) alarm() <-chan time.Time {
-	next := w.ends
-	for _, at := range []time.Time{w.tells, w.reserve} {
-		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
-			next = at
-		}
-	}
-	switch {
-	case next.IsZero():
-		return nil
-	case w.timer == nil:
-		w.timer = time.NewTimer(next.Sub(now()))
-	default:
-		w.timer.Reset(next.Sub(now()))
-	}
-	return w.timer.C
-}
-
-// rung does what the alarm is for: the notice, or the error that ends the wait. reserve says that the pool's reserve
-// may be used now.
-func (w *waiter) rung() (reserve bool, err error) {
-	now := now()
-	if due(&w.tells, now) {
-		w.patience.Notice()
-	}
-	if due(&w.ends, now) {
-		return false, w.patience.Over
-	}
-	return due(&w.reserve, now), nil
-}
-
-// due says, once, whether a time has come.
-func due(at *time.Time, now time.Time) bool {
-	if at.IsZero() || at.After(now) {
-		return false
-	}
-	*at = time.Time{}
-	return true
-}
-
-// context is a context that the wait ends as well, until stop is called.
+// context is a context that the patience ends as well, until stop is called.
 func (w *waiter) context(ctx context.Context) (_ context.Context, stop func()) {
-	if w.ends.IsZero() && w.tells.IsZero() && w.patience.Cancel == nil {
+	if w.alarm().IsZero() && w.patience.Cancel == nil {
 		return ctx, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		alarm := w.alarm()
+		timer := time.NewTimer(w.left())
+		defer timer.Stop()
 		for ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
 			case <-w.patience.Cancel:
 				cancel(w.patience.Canceled)
-			case <-alarm:
-				if _, err := w.rung(); err != nil {
+			case <-timer.C:
+				notice, err := w.rung(now())
+				if notice {
+					w.patience.Notice()
+				}
+				if err != nil {
 					cancel(err)
 				}
-				alarm = w.alarm()
+				timer.Reset(w.left())
 			}
 		}
 	})
 	return ctx, func() { cancel(nil); wg.Wait() }
+}
+
+// left is the time until something is to happen, which may be never.
+func (w *waiter) left() time.Duration {
+	at := w.alarm()
+	if at.IsZero() {
+		return math.MaxInt64
+	}
+	return at.Sub(now())
 }

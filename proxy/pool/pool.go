@@ -20,6 +20,7 @@ type Pool struct {
 	quiet   chan struct{} // Close is told of progress; buffered for one
 	// generation grows when the limits change.
 	generation atomic.Uint64
+	waiters    sync.Pool
 
 	mu struct {
 		sync.RWMutex
@@ -129,8 +130,8 @@ func (p *Pool) forgetNode(n *node) {
 // opened by this call. While the pool is full, or the node has none to spare, it waits its turn until ctx or the spec's
 // Patience ends. Nothing of the spec is kept. Errors are *WaitError, *ConnectError or ErrClosed.
 func (p *Pool) Get(ctx context.Context, spec *Spec) (*Conn, error) {
-	w := newWaiter(spec, now())
-	defer w.over()
+	w := p.newWaiter(spec, now())
+	defer p.over(w)
 	var g *group
 	if spec.Home.of(spec.Node) {
 		g = spec.Home.group

@@ -1,9 +1,6 @@
 package pool
 
-import (
-	"sync"
-	"time"
-)
+import "time"
 
 // waiter is a Get under way, and its place in a queue while it has found no slot. It is used again: thousands may wait
 // at once, each for a moment.
@@ -11,43 +8,79 @@ type waiter struct {
 	spec     *Spec
 	patience *Patience
 	began    time.Time
-	ends     time.Time // when the patience is over; zero: never
-	tells    time.Time // when it calls Notice; zero: never, or it has
-	reserve  time.Time // when it may use the pool's reserve; zero: never, or it knows
-	timer    *time.Timer
-	signal   chan struct{} // that it was granted something; buffered for one
+	ends     time.Time     // when the patience is over; zero: never
+	tells    time.Time     // when it calls Notice; zero: never, or it has
+	look     chan struct{} // it was granted something, or a time has come; buffered for one
 
-	granted grant // by the holder of the node's lock, before the signal
-
-	// With the node's lock held.
-	next, prev *waiter
+	// With the node's lock held, while it is queued.
 	queued     bool
-	came       uint64 // grows with each of the node's
+	next, prev *waiter
+	came       uint64    // grows with each of the node's
+	reserve    time.Time // when it may use the pool's reserve; zero: never, or it may
+	granted    grant     // its own once it is not queued any more
 }
 
-var waiters = sync.Pool{New: func() any { return &waiter{signal: make(chan struct{}, 1)} }}
-
 // newWaiter begins a Get.
-func newWaiter(spec *Spec, start time.Time) *waiter {
-	w := waiters.Get().(*waiter)
-	p := &spec.Patience
-	w.spec, w.patience, w.began = spec, p, start
-	if p.Limit > 0 {
-		w.ends = start.Add(p.Limit)
+func (p *Pool) newWaiter(spec *Spec, start time.Time) *waiter {
+	w, _ := p.waiters.Get().(*waiter)
+	if w == nil {
+		w = &waiter{look: make(chan struct{}, 1)}
 	}
-	if p.Notify > 0 && p.Notice != nil && (p.Limit <= 0 || p.Notify < p.Limit) {
-		w.tells = start.Add(p.Notify)
+	w.spec, w.patience, w.began = spec, &spec.Patience, start
+	if w.patience.Limit > 0 {
+		w.ends = start.Add(w.patience.Limit)
+	}
+	if n := w.patience.Notify; n > 0 && w.patience.Notice != nil && (w.ends.IsZero() || n < w.patience.Limit) {
+		w.tells = start.Add(n)
 	}
 	return w
 }
 
-// over ends it. It stands in no queue, and nothing was granted that nobody took.
-func (w *waiter) over() {
-	if w.timer != nil {
-		w.timer.Stop()
+// over ends a Get. It stands in no queue, and nothing was granted that nobody took.
+func (p *Pool) over(w *waiter) {
+	select {
+	case <-w.look:
+	default:
 	}
-	*w = waiter{timer: w.timer, signal: w.signal}
-	waiters.Put(w)
+	*w = waiter{look: w.look}
+	p.waiters.Put(w)
+}
+
+// rouse makes a queued waiter look; it has not done so yet where it was roused before.
+func (w *waiter) rouse() {
+	select {
+	case w.look <- struct{}{}:
+	default:
+	}
+}
+
+// alarm is when something is to happen next; zero: never. The lock is held where it is queued.
+func (w *waiter) alarm() time.Time { return earlier(earlier(w.ends, w.tells), w.reserve) }
+
+// rung says what is due: the notice, the error that ends the wait. The lock is held where it is queued.
+func (w *waiter) rung(now time.Time) (notice bool, err error) {
+	notice = due(&w.tells, now)
+	if due(&w.ends, now) {
+		err = w.patience.Over
+	}
+	return notice, err
+}
+
+// earlier is the earlier of two times that are not zero.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// due says, once, whether a time has come.
+func due(at *time.Time, now time.Time) bool {
+	if at.IsZero() || at.After(now) {
+		return false
+	}
+	*at = time.Time{}
+	return true
 }
 
 // line is those who wait for one pool, first come first.
