@@ -422,6 +422,14 @@ func (s *session) identify(st *statement, nameLen int) {
 	}
 }
 
+// renewed makes a statement another one, on a lease that sessions share, when settings that its meaning may depend
+// on have changed since it was identified.
+func (s *session) renewed(st *statement, name []byte, l *lease) {
+	if st != nil && st.named && l.shared && st.plans != s.st.effective.plans && st.parse != nil {
+		s.identify(st, len(name))
+	}
+}
+
 // lookup is the statement that a name means at this point of the chunk, nil when there is none.
 func (s *session) lookup(c *chunk, name []byte) *statement {
 	for i := len(c.items) - 1; i >= 0; i-- {

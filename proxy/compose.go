@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 
 	"pgweir/internal/pgwire"
 	"pgweir/router"
@@ -185,11 +186,11 @@ func describes(items []item, name []byte) bool {
 // mentioned makes the lease have all the client's statements where the text may speak of them in SQL:
 // EXECUTE, DEALLOCATE, pg_prepared_statements.
 func (k *composer) mentioned(u *router.Unit, text []byte, at int) {
-	if len(k.s.named) == 0 || !mentionsStatements(u, text, statementWords) {
+	if len(k.s.named) == 0 && len(k.s.sent) == 0 || !mentionsStatements(u, text, statementWords) {
 		return
 	}
 	uses := mentionsStatements(u, text, claimingWords)
-	for name, st := range k.s.named {
+	for name, st := range k.statements() {
 		switch have := k.version(name); {
 		case !k.l.shared:
 			k.provide(st, []byte(name), at)
@@ -202,6 +203,27 @@ func (k *composer) mentioned(u *router.Unit, text []byte, at int) {
 			k.stand(name, at)
 		}
 	}
+}
+
+// statements is what the client has by name when the present message is reached.
+func (k *composer) statements() map[string]*statement {
+	if len(k.s.sent) == 0 {
+		return k.s.named
+	}
+	now := maps.Clone(k.s.named)
+	if now == nil {
+		now = make(map[string]*statement)
+	}
+	for _, d := range k.s.sent {
+		switch {
+		case d.name == "":
+		case d.st == nil:
+			delete(now, d.name)
+		default:
+			now[d.name] = d.st
+		}
+	}
+	return now
 }
 
 // standIn is the version of an empty statement that is there to be dropped.
@@ -269,10 +291,7 @@ func (k *composer) query(it *item) {
 // provide makes the lease have st in front of the message at at, and returns what it is called there; st is nil
 // when the client has no such statement, and then the lease must not have one of that name either.
 func (k *composer) provide(st *statement, name []byte, at int) (node string) {
-	if st != nil && st.named && k.l.shared && st.plans != k.s.st.effective.plans && st.parse != nil {
-		// Settings that its meaning may depend on have changed since: it is another statement now.
-		k.s.identify(st, len(name))
-	}
+	k.s.renewed(st, name, k.l)
 	node = k.l.called(name, st)
 	have := k.version(node)
 	var want uint64

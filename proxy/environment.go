@@ -47,9 +47,16 @@ func (s *session) environment() *router.Env {
 			s.env.Catalog = nil // without a path nobody knows which names are meant
 		}
 	}
+	if s.env.Path == nil && strings.Contains(strings.ToLower(s.searchPath()), "pg_temp") {
+		s.env.Path = temporaryPath
+	}
 	s.resolveDoubts()
 	return &s.env
 }
+
+// temporaryPath is the path of a session of which no more is known than that it searches the schema for temporary
+// relations: what it creates may be one.
+var temporaryPath = &router.Path{Schemas: []string{"pg_catalog"}, CreateTemp: true}
 
 // searchPath is search_path in the form in which the server shows it.
 func (s *session) searchPath() string {

@@ -245,8 +245,7 @@ func controlsTx(u *router.Unit) bool {
 		return false
 	}
 	for i := range u.Effects {
-		switch u.Effects[i].Kind {
-		case router.EffectBegin, router.EffectCommit, router.EffectRollback, router.EffectPrepareTransaction:
+		if kind := u.Effects[i].Kind; kind == router.EffectBegin || kind.EndsTransaction() {
 			return true
 		}
 	}
@@ -261,8 +260,7 @@ func mayEndBlock(u *router.Unit) bool {
 		return true
 	}
 	for i := range u.Effects {
-		switch u.Effects[i].Kind {
-		case router.EffectCommit, router.EffectRollback, router.EffectPrepareTransaction:
+		if u.Effects[i].Kind.EndsTransaction() {
 			return true
 		}
 	}
@@ -312,7 +310,7 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 		s.portal = nil
 		clear(s.portals)
 	}
-	if ddl := c.unit != nil && c.unit.Flags&router.FlagDDL != 0 && !r.failed; ddl || s.txDDL && s.st.tx == txIdle && s.batch == nil {
+	if ddl := c.unit != nil && c.unit.Flags&router.FlagDDL != 0 && (!r.failed || c.unit.Flags&router.FlagMulti != 0); ddl || s.txDDL && s.st.tx == txIdle && s.batch == nil {
 		// Within a transaction the view is read before others can see the change: once more at its end.
 		s.txDDL = s.st.tx != txIdle || s.batch != nil
 		s.target.Marks.ddl.Store(s.cluster.Catalog.Invalidate(s.target.Database))
@@ -340,17 +338,11 @@ func (s *session) leaves(u *router.Unit, l *lease) {
 		return
 	}
 	l.spoiled = l.spoiled || u.Flags&router.FlagOpaque != 0 && !s.relaying().ranNothing(u)
-	// What a unit set before it failed is rolled back, but for what it committed, and the names of custom settings.
-	sets := false
+	// What the statement that failed has set is rolled back, but for the names of custom settings.
 	for i := range u.Effects {
 		switch u.Effects[i].Kind {
-		case router.EffectSet, router.EffectReset, router.EffectResetAll, router.EffectSetRole, router.EffectSetSessionAuth, router.EffectSetCharacteristics:
-			sets = true
+		case router.EffectSet, router.EffectReset:
 			l.spoiled = l.spoiled || custom(u.Effects[i].Name)
-		case router.EffectCommit:
-			if sets {
-				s.st.pins[router.PinOpaque] = true
-			}
 		}
 	}
 }
@@ -372,14 +364,14 @@ func (s *session) settleTx(c *chunk, l *lease) {
 		}
 	}
 	s.deferred = deferral{}
-	chained := false
+	chained, ended := false, false
 	if len(r.effects) > 0 && !had && len(s.st.levels) == 0 {
 		s.st.push("") // the implicit transaction of a string or batch, which an error rolls back
 	}
 	s.batchFailed = s.batchFailed || r.failed
 	for i := range r.effects {
 		e := &r.effects[i]
-		chained = chained || e.AndChain
+		chained, ended = chained || e.AndChain, ended || e.Kind.EndsTransaction()
 		s.st.applyOne(e)
 		s.wiped(e, l)
 	}
@@ -392,7 +384,14 @@ func (s *session) settleTx(c *chunk, l *lease) {
 		return
 	}
 	s.batch = nil
-	s.st.ready(r.status, r.tag == 'C' || !had && !s.batchFailed, chained && had)
+	committed := r.tag == 'C' || !had && !s.batchFailed
+	if ended && r.failed && c.unit != nil && c.unit.Flags&router.FlagOpaque != 0 {
+		s.st.pins[router.PinOpaque] = true // some of it may be committed
+	}
+	if ended { // what came behind the end is an implicit transaction of its own
+		committed = !s.batchFailed
+	}
+	s.st.ready(r.status, committed, chained && had)
 	s.batchFailed = false
 	if r.status == txIdle {
 		s.txLease, s.txWrote, s.txOnly, s.moves = nil, false, false, deferral{}

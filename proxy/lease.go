@@ -426,6 +426,9 @@ func difference(from, to *settings) string {
 	for _, name := range to.names {
 		value, _ := to.get(name)
 		if old, ok := from.get(name); !isIdentity(name) && !(ok && old == value) {
+			if ok && name == "datestyle" {
+				others = append(others, "RESET "+settingName(name)) // a value may be one half of the setting
+			}
 			others = append(others, setting(name, value))
 		}
 	}

@@ -60,19 +60,20 @@ type relay struct {
 	through  int  // bytes of a long message still to come
 	drop     bool // … which nobody gets
 
-	seen      bool // the client was sent a byte
-	cut       bool // … but not the end of the last message
-	status    txBlock
-	failed    bool // an ErrorResponse was among the client's answers
-	code      [5]byte
-	fatal     []byte // body of the node's FATAL
-	instead   []byte // what the client gets in place of the message that was just taken
-	refusal   []byte // body of the error that something of ours was answered with
-	none      bool   // a query of ours returned no row
-	tag       byte   // 'C' COMMIT, 'R' ROLLBACK: the last of the two
-	clientErr error
-	effects   []router.Effect // of the statements that were completed
-	events    chan struct{}   // duplex: the node asks for copy data
+	seen       bool // the client was sent a byte
+	cut        bool // … but not the end of the last message
+	status     txBlock
+	failed     bool // an ErrorResponse was among the client's answers
+	code       [5]byte
+	fatal      []byte // body of the node's FATAL
+	instead    []byte // what the client gets in place of the message that was just taken
+	refusal    []byte // body of the error that something of ours was answered with
+	none       bool   // a query of ours returned no row
+	statements int    // of the client's simple query that have been completed
+	tag        byte   // 'C' COMMIT, 'R' ROLLBACK: the last of the two
+	clientErr  error
+	effects    []router.Effect // of the statements that were completed
+	events     chan struct{}   // duplex: the node asks for copy data
 }
 
 // relays are those that no session uses: a client that runs nothing needs none.
@@ -420,6 +421,7 @@ func (r *relay) completed(typ byte, body []byte) (bool, error) {
 		return false, nil
 	}
 	if typ == pgwire.MsgCommandComplete {
+		r.statements++
 		r.tagged(body)
 		if r.wrote {
 			r.s.mark(r.l, true)
@@ -494,6 +496,10 @@ func (r *relay) error(body []byte) (keep bool, err error) {
 	}
 	if e.swallow {
 		r.refusal = append([]byte(nil), body...)
+	} else if e.unit != nil && e.typ == pgwire.MsgQuery {
+		r.interrupted(e.unit, r.statements)
+	} else if e.unit != nil && e.typ == pgwire.MsgExecute {
+		r.interrupted(e.unit, 0)
 	}
 	r.failed, r.unsynced = true, e.ahead
 	if r.copyIn && e.typ == pgwire.MsgExecute {
@@ -514,6 +520,20 @@ func (r *relay) error(body []byte) (keep bool, err error) {
 		r.instead = pgwire.AppendMessage(nil, pgwire.MsgErrorResponse, r.s.ownNames(body))
 	}
 	return keep, nil
+}
+
+// interrupted takes the effects of a text whose statement of that number, from 0, has failed: those before it were
+// completed, and an advisory lock that it took itself outlives it.
+func (r *relay) interrupted(u *router.Unit, failed int) {
+	for i := range u.Effects {
+		e := &u.Effects[i]
+		switch {
+		case e.Statement < failed:
+			r.effects = append(r.effects, *e)
+		case e.Statement == failed && e.Kind == router.EffectPin && e.Pin == router.PinAdvisoryLock:
+			r.effects = append(r.effects, *e, router.Effect{Kind: router.EffectUnlock})
+		}
+	}
 }
 
 // withdraw drops what stands ready for the client, if it has not been sent a byte yet: the chunk may be

@@ -50,6 +50,7 @@ func (s *session) checkShapes(c *chunk, l *lease) (*problem, error) {
 		if it.st.unit != nil && it.st.unit.Flags&router.FlagLateRows != 0 {
 			continue // PostgreSQL does not hold it to what Describe said
 		}
+		s.renewed(it.st, it.name, l)
 		on := l.named[l.called(it.name, it.st)]
 		if on != nil && on.version == it.st.version && (on.shape == nil || slices.Equal(on.shape, it.st.shape)) {
 			continue

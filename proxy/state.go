@@ -133,6 +133,7 @@ type level struct {
 	set       *settings
 	effective *settings
 	listens   []string
+	temporary bool // temporary relations were there, which DISCARD TEMP removes for good only when it is committed
 }
 
 // txBlock is the transaction status a client believes in: the byte of ReadyForQuery.
@@ -252,7 +253,7 @@ func (s *state) applyOne(e *router.Effect) {
 		if len(s.levels) == 0 {
 			s.push("")
 		}
-	case router.EffectCommit:
+	case router.EffectCommit, router.EffectPrepareTransaction:
 		s.over(s.tx != txFailed)
 	case router.EffectRollback:
 		s.over(false)
@@ -272,6 +273,9 @@ func (s *state) applyOne(e *router.Effect) {
 // assign is SET: without LOCAL it outlives the transaction if that commits.
 func (s *state) assign(name, value string, local bool) {
 	s.custom = s.custom || custom(name)
+	if old, ok := s.effective.get(name); ok && name == "datestyle" {
+		value = dateStyle(old, value)
+	}
 	s.effective = s.effective.with(name, value)
 	if !local {
 		s.set = s.set.with(name, value)
@@ -322,7 +326,9 @@ func (s *state) unlisten(channel string) {
 
 // push opens a level.
 func (s *state) push(savepoint string) {
-	s.levels = append(s.levels, level{savepoint: savepoint, set: s.set, effective: s.effective, listens: s.listens})
+	s.levels = append(s.levels, level{
+		savepoint: savepoint, set: s.set, effective: s.effective, listens: s.listens, temporary: s.pins[router.PinTemp],
+	})
 }
 
 // over ends the transaction that is open at this point of a string or batch; what follows is another one.
@@ -332,7 +338,7 @@ func (s *state) over(committed bool) {
 	}
 	if !committed {
 		s.set = s.levels[0].set.after(s.set)
-		s.restoreListens(s.levels[0].listens)
+		s.restore(&s.levels[0])
 	}
 	s.set = s.set.after(s.effective)
 	s.levels, s.effective, s.tx = nil, s.set, txIdle
@@ -344,7 +350,10 @@ func (s *state) backTo(name string) {
 	if i := s.savepoint(name); i >= 0 {
 		l := s.levels[i]
 		s.set, s.effective, s.levels = l.set.after(s.set), l.effective.after(s.effective), s.levels[:i+1]
-		s.restoreListens(l.listens)
+		s.restore(&l)
+		if s.tx == txFailed {
+			s.tx = txOpen
+		}
 	}
 }
 
@@ -365,10 +374,12 @@ func (s *state) savepoint(name string) int {
 	return -1
 }
 
-// restoreListens puts the channels back to what they were.
-func (s *state) restoreListens(l []string) {
-	s.listens = l
-	s.pins[router.PinListen] = len(l) > 0
+// restore puts what the session listens to back to what it was, and what a rolled back DISCARD TEMP seemed to
+// have removed.
+func (s *state) restore(l *level) {
+	s.listens = l.listens
+	s.pins[router.PinListen] = len(l.listens) > 0
+	s.pins[router.PinTemp] = s.pins[router.PinTemp] || l.temporary
 }
 
 // restart makes the open transaction one that no node knows; it has changed nothing.
@@ -380,7 +391,7 @@ func (s *state) ready(status txBlock, committed, chained bool) {
 	if (status == txIdle || chained) && len(s.levels) > 0 {
 		if !committed {
 			s.set = s.levels[0].set.after(s.set)
-			s.restoreListens(s.levels[0].listens)
+			s.restore(&s.levels[0])
 		}
 		s.set = s.set.after(s.effective) // SET LOCAL leaves a custom setting behind, too
 		s.levels, s.effective = nil, s.set

@@ -118,6 +118,7 @@ func JoinInto(u, b *Unit) {
 	if b.Statements > 0 && u.Statements > 0 {
 		u.Flags |= FlagMulti
 	}
+	before := u.Statements
 	u.Statements += b.Statements
 	u.Flags |= b.Flags
 	if !readOnly {
@@ -136,7 +137,10 @@ func JoinInto(u, b *Unit) {
 	if b.Statements > 0 {
 		raise(u, b.Class, b.Reason, b.Mark, s)
 	}
-	u.Effects = append(u.Effects, b.Effects...)
+	for _, e := range b.Effects {
+		e.Statement += before
+		u.Effects = append(u.Effects, e)
+	}
 	settle(u)
 	u.OnlyTx = u.Statements == 1 && len(u.Effects) == 1 && (u.OnlyTx || b.OnlyTx)
 }

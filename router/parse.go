@@ -102,7 +102,7 @@ func (p *parser) run() {
 		if p.unit.Statements == 1 {
 			p.unit.Command = p.command()
 		}
-		p.explain, p.body = false, false
+		p.explain, p.body, p.pins = false, false, 0
 		p.stack, p.ctes = p.stack[:0], p.ctes[:0]
 		p.statement()
 		if p.tok.kind != tokSemi && p.tok.kind != tokEOF {
@@ -254,10 +254,11 @@ func (p *parser) effect(e Effect) {
 	if p.explain || p.body {
 		return
 	}
+	e.Statement = max(p.unit.Statements-1, 0)
 	p.unit.Effects = append(p.unit.Effects, e)
 }
 
-// pin adds the effect of taking a pin, once. In a body that runs later nobody sees when it is
+// pin adds the effect of taking a pin, once in a statement. In a body that runs later nobody sees when it is
 // taken, which makes the statement opaque.
 func (p *parser) pin(pin Pin) {
 	if p.body {

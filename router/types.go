@@ -108,6 +108,11 @@ const (
 	EffectUnlock                        // pg_advisory_unlock…: the pin may be gone, pg_locks tells
 )
 
+// EndsTransaction reports whether a statement of this kind ends the transaction block that it runs in.
+func (k EffectKind) EndsTransaction() bool {
+	return k == EffectCommit || k == EffectRollback || k == EffectPrepareTransaction
+}
+
 // TxMode is what BEGIN or SET TRANSACTION asks of a transaction; the zero value asks nothing.
 type TxMode struct {
 	ReadOnly   Tri   // READ ONLY or READ WRITE
@@ -138,6 +143,7 @@ type Effect struct {
 	// same again: SET would quote the elements of a list. Value "" with Local: not known.
 	ByFunction bool
 	Param      int // of EffectSetParam: the number of the parameter that is the value, from 1
+	Statement  int // which of the text's non-empty statements has it, from 0
 	Tx         TxMode
 }
 
