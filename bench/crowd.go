@@ -39,12 +39,22 @@ func (c *crowd) rates() []float64 {
 	return out
 }
 
-// costs are likewise of the processor time for a query.
+// costs are likewise of the proxy's processor time for a query.
 func (c *crowd) costs() []float64 {
-	micro := workload{scale: 1e6}
+	return c.perQuery(func(s sample) procTime { return s.used })
+}
+
+// loads are likewise of the load's own processor time: what many sockets cost anybody.
+func (c *crowd) loads() []float64 {
+	return c.perQuery(func(s sample) procTime { return s.load })
+}
+
+// perQuery is a processor time for a query with many clients over that with few, round by round.
+func (c *crowd) perQuery(of func(sample) procTime) []float64 {
 	out := make([]float64, len(c.few))
 	for i := range out {
-		out[i] = c.many[i].cost(micro) / c.few[i].cost(micro)
+		few, many := c.few[i], c.many[i]
+		out[i] = of(many).total().Seconds() / many.pieces / (of(few).total().Seconds() / few.pieces)
 	}
 	return out
 }
@@ -168,6 +178,10 @@ func (r *rig) press(ctx context.Context, c *candidate, conns []net.Conn, span ti
 	if err != nil {
 		return sample{}, err
 	}
+	own, err := ownUsage()
+	if err != nil {
+		return sample{}, err
+	}
 	began := time.Now()
 	var wg sync.WaitGroup
 	for i, conn := range conns {
@@ -191,11 +205,12 @@ func (r *rig) press(ctx context.Context, c *candidate, conns []net.Conn, span ti
 	wg.Wait()
 	took := time.Since(began)
 	after, e := usage(c.child.pid())
-	if err = errors.Join(append(errs, err, e)...); err != nil {
+	ownAfter, eOwn := ownUsage()
+	if err = errors.Join(append(errs, err, e, eOwn)...); err != nil {
 		return sample{}, err
 	}
 	n := float64(queries.Load())
-	return sample{work: work{pieces: n, rate: n / took.Seconds()}, used: after.since(before)}, nil
+	return sample{work: work{pieces: n, rate: n / took.Seconds()}, used: after.since(before), load: ownAfter.since(own)}, nil
 }
 
 // ask runs one query and reads to its end; an error of the server is one. It returns the buffer for the next one.

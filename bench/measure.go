@@ -16,6 +16,7 @@ type sample struct {
 	round int
 	work
 	used procTime // by the proxy's processes
+	load procTime // by this one, where it is the load
 }
 
 // cost is the processor time for a piece of work, in the workload's unit.

@@ -101,6 +101,16 @@ func usage(pid int) (procTime, error) {
 	return sum, err
 }
 
+// ownUsage is the processor time that this process alone has used so far.
+func ownUsage() (procTime, error) {
+	text, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return procTime{}, fmt.Errorf("read the processor time of the load: %w", err)
+	}
+	s, err := parseStat(text)
+	return s.used, err
+}
+
 // resident is what a process and its descendants have in memory now, in bytes. The sum over the
 // mappings is exact, which the count in the stat file is not.
 func resident(pid int) (int64, error) {

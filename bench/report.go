@@ -142,7 +142,7 @@ func (rep *report) other() [][]string {
 		if c := rep.crowds[k]; c != nil {
 			out = append(out, []string{
 				fmt.Sprintf("%d clients ÷ %d clients on %d connections, %s", crowdMany, crowdFew, crowdConnections, k),
-				fmt.Sprintf("throughput %s, processor time a query %s", ratio(c.rates()), ratio(c.costs())),
+				fmt.Sprintf("throughput %s, processor time a query %s; of the load itself %s", ratio(c.rates()), ratio(c.costs()), ratio(c.loads())),
 			})
 		}
 	}
