@@ -34,6 +34,6 @@ func (u *Unit) Bound(value func(param int) (text string, null, ok bool)) *Unit {
 		n.Effects = append(n.Effects, e)
 	}
 	n.Class, n.Reason, n.Mark, n.Certain, n.StandbyError = ClassSession, ReasonSession, MarkNone, false, false
-	n.Flags &^= FlagOpaque | FlagSettingParam
+	n.Flags &^= FlagOpaque | FlagLasting | FlagSettingParam
 	return &n
 }

@@ -1,6 +1,9 @@
 package router
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // builtin is what calling a built-in function means. The table is functions.go, generated
 // from running servers and from the verdicts in genfunctions/verdicts.txt.
@@ -45,8 +48,10 @@ func Builtin(name string) (info FuncInfo, ok bool) {
 		info.Verdict = VerdictRead
 	case builtinNode, builtinSnapshot, builtinPID, builtinCurrentSetting:
 		info.Verdict = VerdictNode
-	case builtinText, builtinLock, builtinSetConfig, builtinSeed:
+	case builtinLock:
 		info.Verdict, info.Opaque = VerdictPrimary, true
+	case builtinText, builtinSetConfig, builtinSeed:
+		info.Verdict, info.Opaque, info.Lasting = VerdictPrimary, true, true
 	case builtinNextval:
 		info.Verdict, info.Nextval = VerdictPrimary, true
 	case builtinAct, builtinVolatile:
@@ -97,7 +102,8 @@ func (p *parser) builtin(b builtin, sure bool) {
 	case builtinWrite:
 		p.primary(ReasonWrite, MarkWrite, refused)
 	case builtinText:
-		p.flag(FlagOpaque | FlagNextval)
+		p.leaves(true, true)
+		p.flag(FlagNextval)
 		p.primary(ReasonVolatile, MarkWrite, 0)
 	case builtinNextval:
 		p.flag(FlagNextval)
@@ -117,7 +123,7 @@ func (p *parser) builtin(b builtin, sure bool) {
 	case builtinCurrentSetting:
 		p.currentSetting()
 	case builtinSeed:
-		p.flag(FlagOpaque)
+		p.leaves(true, true)
 		p.primary(ReasonState, MarkRead, certain)
 	default:
 		p.primary(ReasonVolatile, MarkWrite, 0)
@@ -187,7 +193,7 @@ func (p *parser) setConfig(sure bool) {
 		return
 	}
 	if !ok || !c.local {
-		p.flag(FlagOpaque)
+		p.leaves(true, !ok || !c.passing())
 	}
 	p.names = true
 	p.primary(ReasonState, MarkRead, certain)
@@ -210,6 +216,11 @@ func (c *configCall) harmless() bool {
 		return false
 	}
 	return !changesNames(c.name)
+}
+
+// passing reports whether DISCARD ALL leaves nothing of the setting: a custom one ("a.b") stays, with an empty value.
+func (c *configCall) passing() bool {
+	return c.name != "" && c.name != "seed" && !strings.Contains(c.name, ".")
 }
 
 // maxConfigCall is how many tokens a call of set_config may have to be looked into.
@@ -369,7 +380,8 @@ func (p *parser) sessionCall(name string) bool {
 			return false
 		}
 		if c.param > 0 && !c.local && c.harmless() {
-			p.flag(FlagOpaque | FlagSettingParam)
+			p.leaves(true, !c.passing())
+			p.flag(FlagSettingParam)
 			p.primary(ReasonState, MarkRead, certain)
 			p.effect(Effect{Kind: EffectSetParam, Name: c.name, Param: c.param, ByFunction: true})
 			return true

@@ -317,7 +317,7 @@ func TestJoin(t *testing.T) {
 		{[]string{"SELECT 1", "SET search_path = app"}, "primary state read +multi +names set(search_path=app)"},
 		{[]string{"SET work_mem = 1", "SET a.b = 2"}, "session session none +multi set(work_mem=1) set(a.b=2)"},
 		{[]string{"LOCK t IN ACCESS SHARE MODE", "SELECT 1"}, "primary locking write certain +multi +readinreadonly"},
-		{[]string{"SELECT set_config('jit', $1, false)", "SELECT 1"}, "primary state read certain +opaque +multi +settingparam setparam(jit,function,$1)"},
+		{[]string{"SELECT set_config('jit', $1, false)", "SELECT 1"}, "primary state read certain +opaque +multi +settingparam +passing setparam(jit,function,$1)"},
 		{[]string{"SELECT set_config('jit', $1, false)", "SELECT audit()"}, "primary state write certain +opaque +multi setparam(jit,function,$1)"},
 	} {
 		var u *Unit

@@ -16,6 +16,7 @@ const (
 type FuncInfo struct {
 	Verdict NameVerdict
 	Opaque  bool // its body, or something it calls, can leave state in the session
+	Lasting bool // … of which DISCARD ALL may leave something
 	Nextval bool // may call nextval
 	Builtin bool // every candidate is in pg_catalog
 }
@@ -26,8 +27,10 @@ type RelInfo struct {
 	Persistence  byte // pg_class.relpersistence
 	Read         NameVerdict
 	ReadOpaque   bool // reading it can leave state in the session (functions of views and policies)
+	ReadLasting  bool // … of which DISCARD ALL may leave something
 	ReadNextval  bool
 	WriteOpaque  bool // triggers, rules, defaults and policies that a write reaches
+	WriteLasting bool
 	WriteNextval bool // defaults, identity, triggers
 	// Reason is why Read is not VerdictRead, where Kind and Persistence do not tell (a view
 	// over an unlogged table); ReasonUnknown leaves it to the classifier.

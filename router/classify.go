@@ -74,7 +74,7 @@ func (c *Classifier) Learn(sql []byte, env *Env) {
 // encodingUnit is the unit of a text that cannot be looked into.
 var encodingUnit = &Unit{
 	Class: ClassPrimary, Reason: ReasonEncoding, Mark: MarkWrite, Statements: 1, Certain: true,
-	Flags: FlagUnparsed | FlagOpaque | FlagNextval | FlagMayCommit,
+	Flags: FlagUnparsed | FlagOpaque | FlagLasting | FlagNextval | FlagMayCommit,
 }
 
 // ascii reports whether a text is plain ASCII.

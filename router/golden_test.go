@@ -101,6 +101,12 @@ func describe(u *Unit) string {
 			words = append(words, "+"+name)
 		}
 	}
+	switch u.Flags & (FlagOpaque | FlagLasting) {
+	case FlagOpaque:
+		words = append(words, "+passing") // DISCARD ALL removes it
+	case FlagLasting:
+		words = append(words, "+lasting-without-opaque")
+	}
 	if u.Hint != HintNone {
 		words = append(words, fmt.Sprintf("hint=%d", u.Hint))
 	}
@@ -242,12 +248,13 @@ func shopCatalog() *Catalog {
 			{"app", "both_fn"}:        doubt,
 			{"other", "hidden_fn"}:    read,
 			{"public", "timeofday"}:   doubt,
-			{"app", "audit"}:          {Verdict: VerdictDoubtful, Opaque: true},
-			{"app", "stable_opaque"}:  {Verdict: VerdictRead, Opaque: true},
+			{"app", "audit"}:          {Verdict: VerdictDoubtful, Opaque: true, Lasting: true},
+			{"app", "holds_lock"}:     {Verdict: VerdictDoubtful, Opaque: true},
+			{"app", "stable_opaque"}:  {Verdict: VerdictRead, Opaque: true, Lasting: true},
 			{"app", "new_id"}:         {Verdict: VerdictDoubtful, Nextval: true},
 			{"app", "node_port"}:      {Verdict: VerdictNode},
 			{"app", "transfer"}:       {Verdict: VerdictDoubtful},
-			{"app", "transfer_dyn"}:   {Verdict: VerdictDoubtful, Opaque: true},
+			{"app", "transfer_dyn"}:   {Verdict: VerdictDoubtful, Opaque: true, Lasting: true},
 			{"app", "groups"}:         doubt,
 			{"app", "Mixed Case"}:     doubt,
 		},
@@ -257,7 +264,8 @@ func shopCatalog() *Catalog {
 			{"public", "sample"}:           {Kind: 'r', Persistence: 'p', Read: VerdictRead, WriteNextval: true},
 			{"app", "users"}:               table,
 			{"app", "orders"}:              {Kind: 'p', Persistence: 'p', Read: VerdictRead, WriteNextval: true},
-			{"app", "audited"}:             {Kind: 'r', Persistence: 'p', Read: VerdictRead, WriteOpaque: true},
+			{"app", "audited"}:             {Kind: 'r', Persistence: 'p', Read: VerdictRead, WriteOpaque: true, WriteLasting: true},
+			{"app", "lock_written"}:        {Kind: 'r', Persistence: 'p', Read: VerdictRead, WriteOpaque: true},
 			{"app", "set"}:                 table,
 			{"public", "pgbench_accounts"}: table,
 			{"app", "cache"}:               {Kind: 'r', Persistence: 'u', Read: VerdictPrimary},
@@ -270,7 +278,8 @@ func shopCatalog() *Catalog {
 			{"app", "stat_view"}:           {Kind: 'v', Persistence: 'p', Read: VerdictNode},
 			{"app", "cache_view"}:          {Kind: 'v', Persistence: 'p', Read: VerdictPrimary, Reason: ReasonUnlogged},
 			{"app", "secured"}:             {Kind: 'r', Persistence: 'p', Read: VerdictRead, Calls: true},
-			{"app", "opaque_view"}:         {Kind: 'v', Persistence: 'p', Read: VerdictRead, ReadOpaque: true},
+			{"app", "opaque_view"}:         {Kind: 'v', Persistence: 'p', Read: VerdictRead, ReadOpaque: true, ReadLasting: true},
+			{"app", "lock_view"}:           {Kind: 'v', Persistence: 'p', Read: VerdictRead, ReadOpaque: true},
 			{"app", "report"}:              {Kind: 'm', Persistence: 'p', Read: VerdictRead},
 			{"other", "hidden"}:            table,
 		},

@@ -75,7 +75,7 @@ func isTemp(schema string) bool {
 func (p *parser) function(c *chain) {
 	name, schema := c.last(), c.schema()
 	if isTemp(schema) {
-		p.opaque()
+		p.opaque(true)
 		p.primary(ReasonTemporary, MarkWrite, certain)
 		return
 	}
@@ -180,6 +180,7 @@ func joinFunctions(a, b FuncInfo) FuncInfo {
 	return FuncInfo{
 		Verdict: max(a.Verdict, b.Verdict),
 		Opaque:  a.Opaque || b.Opaque,
+		Lasting: a.Lasting || b.Lasting,
 		Nextval: a.Nextval || b.Nextval,
 		Builtin: a.Builtin && b.Builtin,
 	}
@@ -188,7 +189,7 @@ func joinFunctions(a, b FuncInfo) FuncInfo {
 // user is what calling a function that the catalog describes means for the unit.
 func (p *parser) user(f FuncInfo) {
 	if f.Opaque {
-		p.opaque()
+		p.opaque(f.Lasting)
 	}
 	if f.Nextval {
 		p.flag(FlagNextval)
@@ -207,19 +208,31 @@ func (p *parser) user(f FuncInfo) {
 	}
 }
 
-// opaque says that running the statement can leave state in the session that nobody sees.
-func (p *parser) opaque() {
+// opaque says that running the statement can leave state in the session that nobody sees; lasting, that DISCARD ALL
+// may not remove all of it.
+func (p *parser) opaque(lasting bool) {
 	if p.explain {
 		return
 	}
-	p.flag(FlagOpaque)
+	p.leaves(true, lasting)
 	p.primary(ReasonState, MarkRead, certain)
+}
+
+// leaves flags what the statement can leave in the session.
+func (p *parser) leaves(opaque, lasting bool) {
+	if opaque {
+		p.flag(FlagOpaque)
+	}
+	if opaque && lasting {
+		p.flag(FlagLasting)
+	}
 }
 
 // unknown says that the statement uses a name of which nothing is known.
 func (p *parser) unknown() {
 	p.unit.Flags |= FlagUnknownName
-	p.flag(FlagOpaque | FlagNextval)
+	p.leaves(true, true)
+	p.flag(FlagNextval)
 	p.primary(ReasonUnknownName, MarkWrite, 0)
 }
 
@@ -297,7 +310,7 @@ func (p *parser) relation(c *chain) {
 		}
 	}
 	if r.ReadOpaque {
-		p.opaque()
+		p.opaque(r.ReadLasting)
 	}
 	if r.ReadNextval {
 		p.flag(FlagNextval)
@@ -373,9 +386,7 @@ func (p *parser) target(c *chain) {
 			return
 		}
 	}
-	if r.WriteOpaque {
-		p.flag(FlagOpaque)
-	}
+	p.leaves(r.WriteOpaque, r.WriteLasting)
 	if r.WriteNextval {
 		p.flag(FlagNextval)
 	}
@@ -419,7 +430,7 @@ func (p *parser) operator() {
 // plain read.
 func (p *parser) listed(name string) {
 	if p.env.Catalog.OpaqueNames[name] {
-		p.opaque()
+		p.opaque(true)
 	}
 	p.primary(ReasonVolatile, MarkWrite, 0)
 }

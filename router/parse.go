@@ -245,7 +245,7 @@ func (p *parser) session(reason Reason) {
 
 // unparsed says that the text, or a part of it, was not understood: it may do anything.
 func (p *parser) unparsed() {
-	p.unit.Flags |= FlagUnparsed | FlagOpaque | FlagNextval
+	p.unit.Flags |= FlagUnparsed | FlagOpaque | FlagLasting | FlagNextval
 	p.primary(ReasonUnparsed, MarkWrite, certain)
 }
 
@@ -262,7 +262,7 @@ func (p *parser) effect(e Effect) {
 // taken, which makes the statement opaque.
 func (p *parser) pin(pin Pin) {
 	if p.body {
-		p.flag(FlagOpaque)
+		p.leaves(true, true)
 	}
 	if p.explain || p.body || p.pins&(1<<pin) != 0 {
 		return

@@ -111,7 +111,7 @@ func (p *parser) setValue(e Effect) {
 	}
 	if !known && interpreted(e.Name) {
 		p.names = p.names || changesNames(e.Name)
-		p.flag(FlagOpaque) // nobody can read it
+		p.leaves(true, true) // nobody can read it
 		p.primary(ReasonState, MarkNone, certain)
 		return
 	}

@@ -52,6 +52,9 @@ const (
 	// it as class session (or read, with FlagReads), and each effect as EffectSet.
 	FlagSettingParam
 	FlagLateRows // FETCH or EXECUTE: what rows it returns is not settled when it is prepared
+	// FlagLasting: opaque, and DISCARD ALL may not remove all that is left: a name of a custom
+	// setting, a library, the seed of random, or what nobody knows of.
+	FlagLasting
 )
 
 // Pin is why a session keeps its connection to the primary.

@@ -84,7 +84,7 @@ func (p *parser) do() {
 		p.advance()
 	}
 	if opaque {
-		p.flag(FlagOpaque)
+		p.leaves(true, true)
 	}
 	p.flag(FlagNextval)
 }
@@ -169,8 +169,8 @@ func (p *parser) refresh() {
 	}
 	if p.tok.word() {
 		c := p.chain()
-		if r, ok := p.find(&c); ok && r.ReadOpaque {
-			p.flag(FlagOpaque)
+		if r, ok := p.find(&c); ok {
+			p.leaves(r.ReadOpaque, r.ReadLasting)
 		}
 	}
 	p.skipStatement()
@@ -182,7 +182,7 @@ func (p *parser) ddl() {
 	p.write()
 	p.flag(FlagDDL)
 	if cat := p.env.Catalog; cat != nil && cat.OpaqueDDL {
-		p.flag(FlagOpaque)
+		p.leaves(true, true)
 	}
 	depth := 0
 	for !p.done() || p.tok.kind == tokSemi && depth > 0 { // CREATE RULE … DO (a; b)
@@ -203,11 +203,11 @@ func (p *parser) ddl() {
 		if p.tok.kind != tokLParen {
 			continue
 		}
-		if info, ok := p.declared(c.schema(), c.last()); ok && info.Opaque {
-			p.flag(FlagOpaque)
+		if info, ok := p.declared(c.schema(), c.last()); ok {
+			p.leaves(info.Opaque, info.Lasting)
 		}
 		if k := builtinFunction(c.last()); k == builtinSetConfig || k.lock() {
-			p.flag(FlagOpaque)
+			p.leaves(true, true)
 		}
 	}
 	if depth > 0 {
@@ -285,8 +285,8 @@ func (p *parser) tableAs() {
 		}
 		if depth > 0 && p.tok.word() {
 			c := p.chain()
-			if info, ok := p.declared(c.schema(), c.last()); ok && info.Opaque && p.tok.kind == tokLParen {
-				p.flag(FlagOpaque)
+			if info, ok := p.declared(c.schema(), c.last()); ok && p.tok.kind == tokLParen {
+				p.leaves(info.Opaque, info.Lasting)
 			}
 			continue
 		}
@@ -315,7 +315,7 @@ func (p *parser) createRoutine() {
 		}
 	}
 	if cat := p.env.Catalog; cat != nil && cat.OpaqueDDL {
-		p.flag(FlagOpaque)
+		p.leaves(true, true)
 	}
 	depth := 0
 	for p.tok.kind != tokEOF && p.tok.kind != tokError {

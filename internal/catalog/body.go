@@ -43,6 +43,7 @@ type settingArg struct {
 	named  bool // it starts with is_local
 	yes    bool // its last token is true
 	local  bool // the call is local to the transaction
+	known  bool // it names a setting of which DISCARD ALL leaves nothing
 }
 
 // scanBody adds to out what a body in SQL or PL/pgSQL uses, as far as names can be found,
@@ -57,7 +58,7 @@ func scanBody(src []byte, out *code, names *symbols) {
 func (s *bodyScanner) scan() {
 	*s.left -= len(s.lex.src)
 	if len(s.lex.src) > maxBody || s.nesting > maxNesting || *s.left < 0 {
-		s.out.flags |= codeOpaque | codeNextval | codeCurrval
+		s.out.flags |= codeOpaque | codeLasting | codeNextval | codeCurrval
 		return
 	}
 	for {
@@ -70,8 +71,11 @@ func (s *bodyScanner) scan() {
 	s.endStatement()
 }
 
-// opaque notes that the body can leave state in the session.
-func (s *bodyScanner) opaque() { s.out.flags |= codeOpaque }
+// opaque notes that the body can leave anything in the session.
+func (s *bodyScanner) opaque() { s.out.flags |= codeOpaque | codeLasting }
+
+// leaves notes that the body can leave state in the session that DISCARD ALL removes.
+func (s *bodyScanner) leaves() { s.out.flags |= codeOpaque }
 
 // shift moves on to w.
 func (s *bodyScanner) shift(w word) {
@@ -84,7 +88,7 @@ func (s *bodyScanner) shift(w word) {
 // startStatement forgets the words so far: what follows stands where a statement may start.
 func (s *bodyScanner) startStatement() {
 	if s.temp {
-		s.opaque()
+		s.leaves()
 	}
 	s.temp = false
 	s.prev, s.prev2, s.first = wordNone, wordNone, wordNone
@@ -201,9 +205,13 @@ func (s *bodyScanner) keyword(w word) {
 		if starts && look.next().kind == tokString {
 			s.opaque()
 		}
-	case wordReset, wordListen, wordUnlisten, wordPrepare, wordDeallocate, wordDiscard:
+	case wordReset:
 		if starts && !s.assigned() {
-			s.opaque()
+			s.changes(s.lex.ahead())
+		}
+	case wordListen, wordUnlisten, wordPrepare, wordDeallocate, wordDiscard:
+		if starts && !s.assigned() {
+			s.leaves()
 		}
 	case wordExecute:
 		s.execute()
@@ -244,6 +252,19 @@ func (s *bodyScanner) setStatement() {
 	look := s.lex.ahead()
 	t := look.next()
 	if t.is("local") || t.is("transaction") || t.is("constraints") || s.assigned() {
+		return
+	}
+	if t.is("session") {
+		s.changes(look)
+		return
+	}
+	s.changes(s.lex.ahead())
+}
+
+// changes notes that a setting is changed whose name is the next token of look.
+func (s *bodyScanner) changes(look lexer) {
+	if t := look.next(); t.kind == tokWord && resettable(string(t.text)) && look.peek() != '.' {
+		s.leaves()
 		return
 	}
 	s.opaque()
@@ -307,7 +328,7 @@ func (s *bodyScanner) temporary() {
 		look := s.lex.ahead()
 		t := look.next()
 		if t.kind == tokName || t.kind == tokWord && wordOf(t.text) != wordFrom && wordOf(t.text) != wordStop {
-			s.opaque()
+			s.leaves()
 		}
 	}
 }
@@ -325,7 +346,7 @@ func (s *bodyScanner) name(t token) {
 	hold := t.is("hold") && s.prev == wordWith
 	s.reference(t)
 	if hold {
-		s.opaque() // a cursor that outlives the transaction
+		s.leaves() // a cursor that outlives the transaction
 	}
 	s.shift(wordOther)
 }
@@ -345,7 +366,7 @@ func (s *bodyScanner) reference(t token) {
 		s.lex.pos = look.pos
 		schema, last = last, s.names.number(part.text)
 		if s.names.text(schema) == "pg_temp" {
-			s.opaque()
+			s.leaves()
 		}
 	}
 	s.relation(schema, last)
@@ -416,13 +437,20 @@ func (s *bodyScanner) argument(t token) {
 		return
 	case depth == a.depth && t.punct(')'):
 		a.end()
-		if !a.local {
+		switch {
+		case a.local:
+		case a.known:
+			s.leaves()
+		default:
 			s.opaque()
 		}
 		s.settings = s.settings[:n-1]
 		return
 	}
 	a.tokens++
+	if a.index == 0 {
+		a.known = a.tokens == 1 && t.kind == tokString && t.escape == 0 && resettable(lowerASCII(string(t.text)))
+	}
 	if a.tokens == 1 {
 		a.named = t.is("is_local")
 	}

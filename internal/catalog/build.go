@@ -107,7 +107,7 @@ func (b *builder) declared(fn *function) state {
 		s.verdict, s.reason = router.VerdictRead, router.ReasonUnknown
 	}
 	if s.safe {
-		s.bits &^= bitOpaque
+		s.bits &^= bitOpaque | bitLasting
 	}
 	return s
 }
@@ -125,6 +125,9 @@ func (b *builder) builtin(fn *function) state {
 		s.verdict = info.Verdict
 		if info.Opaque {
 			s.bits |= bitOpaque
+		}
+		if info.Lasting {
+			s.bits |= bitLasting
 		}
 		if info.Nextval {
 			s.bits |= bitNextval
@@ -162,6 +165,9 @@ func codeBits(f refFlags) bits {
 	var out bits
 	if f&codeOpaque != 0 {
 		out |= bitOpaque
+	}
+	if f&codeLasting != 0 {
+		out |= bitLasting
 	}
 	if f&codeNextval != 0 {
 		out |= bitNextval

@@ -9,7 +9,8 @@ type effect uint8
 const (
 	effectNone      effect = iota
 	effectSetConfig        // changes a setting: for good unless its third argument is true
-	effectSession          // leaves state in the session
+	effectSession          // leaves state in the session that only its end removes
+	effectLock             // takes or gives back locks of the session, which DISCARD ALL gives back
 	effectNextval          // advances or sets a sequence, which currval then shows
 	effectCurrval          // shows what the session's last nextval gave
 	effectQuery            // runs its first argument as a query
@@ -20,6 +21,8 @@ const (
 func (e effect) flags() refFlags {
 	switch e {
 	case effectSetConfig, effectSession, effectQuery:
+		return codeOpaque | codeLasting
+	case effectLock:
 		return codeOpaque
 	case effectNextval:
 		return codeNextval
@@ -51,7 +54,7 @@ func sessionEffect(name string) effect {
 	}
 	if strings.HasPrefix(name, "pg_advisory_") || strings.HasPrefix(name, "pg_try_advisory_") {
 		if !strings.Contains(name, "_xact_") {
-			return effectSession
+			return effectLock
 		}
 	}
 	return effectNone
@@ -80,6 +83,12 @@ func foreignWord(word string) bool {
 	return strings.HasPrefix(word, "spi_") || strings.HasPrefix(word, "pg_spi")
 }
 
+// resettable tells whether DISCARD ALL leaves nothing of a setting, which is so for the server's own but for the seed
+// of random. The names of custom settings ("a.b") stay on a connection for as long as it is open, with an empty value.
+func resettable(setting string) bool {
+	return setting != "" && setting != "seed" && !strings.Contains(setting, ".")
+}
+
 // scanForeign looks through a body in a language that is not SQL for words by which it could
 // leave state in the session.
 func scanForeign(src []byte, out *code) {
@@ -94,7 +103,7 @@ func scanForeign(src []byte, out *code) {
 		}
 		word := string(src[i:n])
 		if foreignWord(word) || sessionEffect(lowerASCII(word)) != effectNone {
-			out.flags |= codeOpaque
+			out.flags |= codeOpaque | codeLasting
 			return
 		}
 		i = n

@@ -42,15 +42,15 @@ func contribFunction(extension, name string) memberFact {
 	case "dblink":
 		switch name {
 		case "dblink_connect", "dblink_connect_u":
-			return memberFact{bits: bitOpaque} // a named connection stays
+			return memberFact{bits: bitOpaque | bitLasting} // a named connection stays
 		}
 	case "pg_trgm":
 		if name == "set_limit" {
-			return memberFact{bits: bitOpaque}
+			return memberFact{bits: bitOpaque | bitLasting}
 		}
 	case "isn":
 		if name == "isn_weak" || name == "weak_input_status" {
-			return memberFact{verdict: router.VerdictPrimary, bits: bitOpaque} // declared immutable
+			return memberFact{verdict: router.VerdictPrimary, bits: bitOpaque | bitLasting} // declared immutable
 		}
 	case "autoinc":
 		return memberFact{bits: bitNextval}

@@ -38,15 +38,15 @@ func lines(c *router.Catalog) map[string]bool {
 	out := make(map[string]bool)
 	for name, f := range c.Functions {
 		s := fmt.Sprintf("f %s.%s %s", name.Schema, name.Name, verdictName(f.Verdict))
-		out[s+words("opaque", f.Opaque, "nextval", f.Nextval, "builtin", f.Builtin)] = true
+		out[s+words("opaque", f.Opaque, "passing", f.Opaque && !f.Lasting, "nextval", f.Nextval, "builtin", f.Builtin)] = true
 	}
 	for name, r := range c.Relations {
 		s := fmt.Sprintf("r %s.%s %c %c %s", name.Schema, name.Name, r.Kind, r.Persistence, verdictName(r.Read))
 		if r.Reason != router.ReasonUnknown {
 			s += " reason=" + reasonName(r.Reason)
 		}
-		out[s+words("calls", r.Calls, "read-opaque", r.ReadOpaque, "read-nextval", r.ReadNextval,
-			"write-opaque", r.WriteOpaque, "write-nextval", r.WriteNextval)] = true
+		out[s+words("calls", r.Calls, "read-opaque", r.ReadOpaque, "read-passing", r.ReadOpaque && !r.ReadLasting, "read-nextval", r.ReadNextval,
+			"write-opaque", r.WriteOpaque, "write-passing", r.WriteOpaque && !r.WriteLasting, "write-nextval", r.WriteNextval)] = true
 	}
 	for name := range c.VolatileOperators {
 		out["op "+name] = true

@@ -10,7 +10,8 @@ const (
 	bitOpaque bits = 1 << iota
 	bitNextval
 	bitCurrval
-	bitCalls // calls a function that is not built in; travels along full edges only
+	bitCalls   // calls a function that is not built in; travels along full edges only
+	bitLasting // opaque, and DISCARD ALL may not remove all of it
 )
 
 // nodeID names a node of a graph.
@@ -82,7 +83,7 @@ func (g *graph) raise(n nodeID, v router.NameVerdict, reason router.Reason) bool
 func (g *graph) mark(n nodeID, b bits) bool {
 	s := &g.states[n]
 	if s.safe {
-		b &^= bitOpaque
+		b &^= bitOpaque | bitLasting
 	}
 	if s.bits|b == s.bits {
 		return false

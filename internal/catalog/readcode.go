@@ -86,7 +86,7 @@ func (r *reader) body(fn *function, source, parsed []byte) *code {
 		// Text that cannot be read, or code that cannot: behaviour.md §3, "effects pgweir
 		// cannot see". Whether the extension is trusted is decided later.
 		if fn.kind != 'a' {
-			out.flags |= codeOpaque
+			out.flags |= codeOpaque | codeLasting
 		}
 	case lang.name != "c" && lang.name != "internal":
 		scanForeign(source, out)

@@ -38,6 +38,7 @@ const (
 	codeLocks                        // holds FOR UPDATE or its kin
 	codeDDL                          // holds CREATE, ALTER or DROP
 	codeSets                         // calls set_config
+	codeLasting                      // … of which DISCARD ALL leaves something: a name of a custom setting, a library, anything unknown
 )
 
 // code is what a scan found in one piece of code: a rule, an expression, a body. It is

@@ -26,6 +26,7 @@ type treeScanner struct {
 type call struct {
 	depth int  // of the FUNCEXPR node
 	local bool // the last argument so far is a constant true: is_local
+	known bool // it names a setting of which DISCARD ALL leaves nothing
 }
 
 // scanTree adds to out what an expression or query kept as pg_node_tree uses. Text that is
@@ -40,7 +41,7 @@ func scanTree(src []byte, out *code, names *symbols) {
 		s.token(tok)
 	}
 	if len(s.setting) > 0 {
-		out.flags |= codeOpaque
+		out.flags |= codeOpaque | codeLasting
 	}
 }
 
@@ -123,8 +124,11 @@ func (s *treeScanner) closeCall() {
 	if n == 0 || s.setting[n-1].depth != s.depth {
 		return
 	}
-	if !s.setting[n-1].local {
+	if c := &s.setting[n-1]; !c.local {
 		s.out.flags |= codeOpaque
+		if !c.known {
+			s.out.flags |= codeLasting
+		}
 	}
 	s.setting = s.setting[:n-1]
 }
@@ -164,7 +168,7 @@ func (s *treeScanner) function() {
 	}
 	switch n {
 	case oidSetConfig:
-		s.setting = append(s.setting, call{depth: s.depth})
+		s.setting = append(s.setting, call{depth: s.depth, known: resettable(s.constantName())})
 		s.out.flags |= codeSets
 		return
 	case oidCurrentSetting, oidCurrentSettingMissing:

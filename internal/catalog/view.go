@@ -123,6 +123,7 @@ func (b *builder) viewFunctions(c *router.Catalog) {
 		info := c.Functions[name]
 		info.Verdict = max(info.Verdict, s.verdict)
 		info.Opaque = info.Opaque || s.bits&bitOpaque != 0
+		info.Lasting = info.Lasting || s.bits&bitLasting != 0
 		info.Nextval = info.Nextval || s.bits&bitNextval != 0
 		info.Builtin = schema == "pg_catalog"
 		c.Functions[name] = info
@@ -145,8 +146,10 @@ func (b *builder) viewRelations(c *router.Catalog) {
 			Kind: rel.kind, Persistence: rel.persistence,
 			Read:         read.verdict,
 			ReadOpaque:   read.bits&bitOpaque != 0,
+			ReadLasting:  read.bits&bitLasting != 0,
 			ReadNextval:  read.bits&bitNextval != 0,
 			WriteOpaque:  write.bits&bitOpaque != 0,
+			WriteLasting: write.bits&bitLasting != 0,
 			WriteNextval: write.bits&bitNextval != 0,
 			Reason:       read.reason,
 			Calls:        read.bits&bitCalls != 0,

@@ -34,7 +34,7 @@ CREATE FUNCTION with_default(a bigint DEFAULT nextval('app.seq')) RETURNS bigint
 CREATE FUNCTION node_port() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('port') $$;
 --= f app.proc primary
 CREATE PROCEDURE proc() LANGUAGE sql AS 'SELECT 1';
---= f app.proc_sets primary opaque
+--= f app.proc_sets primary opaque passing
 CREATE PROCEDURE proc_sets() LANGUAGE plpgsql AS 'BEGIN SET work_mem = ''1MB''; END';
 --= f app.definer doubtful
 CREATE FUNCTION definer() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = app, pg_temp AS 'BEGIN PERFORM 1; END';
@@ -53,7 +53,7 @@ CREATE FUNCTION o_execute(q text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUT
 CREATE FUNCTION o_execute_format(q text) RETURNS void LANGUAGE plpgsql AS $$BEGIN EXECUTE format('ANALYZE %I', q); END$$;
 --= f app.o_execute_constant doubtful
 CREATE FUNCTION o_execute_constant() RETURNS void LANGUAGE plpgsql AS $$BEGIN EXECUTE 'SELECT 1'; END$$;
---= f app.o_execute_constant_set doubtful opaque
+--= f app.o_execute_constant_set doubtful opaque passing
 CREATE FUNCTION o_execute_constant_set() RETURNS void LANGUAGE plpgsql AS $$BEGIN EXECUTE 'SET work_mem = 1000'; END$$;
 --= f app.o_return_query doubtful opaque
 CREATE FUNCTION o_return_query(q text) RETURNS SETOF int LANGUAGE plpgsql AS 'BEGIN RETURN QUERY EXECUTE q; END';
@@ -67,41 +67,41 @@ CREATE FUNCTION o_set_config_local() RETURNS text LANGUAGE sql AS $$ SELECT pg_c
 CREATE FUNCTION o_set_config_named() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config(is_local => true, setting_name => 'a.b', new_value => 'x'); END $$;
 --= f app.o_set_config_variable doubtful opaque
 CREATE FUNCTION o_set_config_variable(l bool) RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.user', 'x', l) $$;
---= f app.o_set doubtful opaque
+--= f app.o_set doubtful opaque passing
 CREATE FUNCTION o_set() RETURNS void LANGUAGE plpgsql AS 'BEGIN IF true THEN SET search_path = public; END IF; END';
 --= f app.o_set_local doubtful
 CREATE FUNCTION o_set_local() RETURNS void LANGUAGE plpgsql AS 'BEGIN SET LOCAL search_path = public; SET CONSTRAINTS ALL DEFERRED; END';
---= f app.o_set_role doubtful opaque
+--= f app.o_set_role doubtful opaque passing
 CREATE FUNCTION o_set_role() RETURNS void LANGUAGE sql AS 'SELECT 1; SET ROLE postgres';
---= f app.o_reset doubtful opaque
+--= f app.o_reset doubtful opaque passing
 CREATE FUNCTION o_reset() RETURNS void LANGUAGE sql AS 'RESET ALL';
---= f app.o_lock doubtful opaque
+--= f app.o_lock doubtful opaque passing
 CREATE FUNCTION o_lock() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(1)';
---= f app.o_try_lock doubtful opaque
+--= f app.o_try_lock doubtful opaque passing
 CREATE FUNCTION o_try_lock() RETURNS bool LANGUAGE sql AS 'SELECT pg_try_advisory_lock_shared(1)';
 --= f app.o_xact_lock doubtful
 CREATE FUNCTION o_xact_lock() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_xact_lock(1)';
---= f app.o_listen doubtful opaque
+--= f app.o_listen doubtful opaque passing
 CREATE FUNCTION o_listen() RETURNS void LANGUAGE plpgsql AS 'BEGIN LISTEN c; END';
 --= f app.o_notify doubtful
 CREATE FUNCTION o_notify() RETURNS void LANGUAGE plpgsql AS 'BEGIN NOTIFY c; PERFORM pg_notify(''a'', ''b''); END';
 --= f app.o_load doubtful opaque
 CREATE FUNCTION o_load() RETURNS void LANGUAGE plpgsql AS 'BEGIN LOAD ''x''; END';
---= f app.o_temp doubtful opaque
+--= f app.o_temp doubtful opaque passing
 CREATE FUNCTION o_temp() RETURNS void LANGUAGE plpgsql AS 'BEGIN CREATE TEMP TABLE x (a int); END';
---= f app.o_temp_view doubtful opaque
+--= f app.o_temp_view doubtful opaque passing
 CREATE FUNCTION o_temp_view() RETURNS void LANGUAGE plpgsql AS 'BEGIN CREATE OR REPLACE LOCAL TEMPORARY VIEW x AS SELECT 1; END';
 --= f app.o_temp_drop doubtful
 CREATE FUNCTION o_temp_drop() RETURNS void LANGUAGE plpgsql AS 'BEGIN CREATE TEMPORARY TABLE x ON COMMIT DROP AS SELECT 1 AS a; UPDATE x SET a = 2; END';
---= f app.o_temp_delete doubtful opaque
+--= f app.o_temp_delete doubtful opaque passing
 CREATE FUNCTION o_temp_delete() RETURNS void LANGUAGE plpgsql AS 'BEGIN CREATE TEMP TABLE x (a int) ON COMMIT DELETE ROWS; END';
---= f app.o_prepare doubtful opaque
+--= f app.o_prepare doubtful opaque passing
 CREATE FUNCTION o_prepare() RETURNS void LANGUAGE plpgsql AS 'BEGIN PREPARE x AS SELECT 1; END';
 --= f app.o_setseed doubtful opaque
 CREATE FUNCTION o_setseed() RETURNS void LANGUAGE sql AS 'SELECT setseed(0.5)';
 --= f app.o_xml read opaque
 CREATE FUNCTION o_xml(q text) RETURNS xml LANGUAGE sql STABLE AS 'SELECT query_to_xml(q, true, true, '''')';
---= f app.o_do doubtful opaque
+--= f app.o_do doubtful opaque passing
 CREATE FUNCTION o_do() RETURNS void LANGUAGE plpgsql AS $f$BEGIN DO $$ BEGIN SET work_mem = '1MB'; END $$; END$f$;
 -- Near misses: the words in strings, comments, names and other clauses.
 --= f app.near_misses doubtful
@@ -131,11 +131,11 @@ CREATE FUNCTION n_middle() RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM other
 CREATE FUNCTION other.n_inner(int) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM set_config(''a.b'', ''x'', false); PERFORM nextval(''app.seq''); END';
 --= f other.n_namesake doubtful
 CREATE FUNCTION other.n_namesake() RETURNS void LANGUAGE sql AS 'SELECT 1';
---= f app.n_namesake doubtful opaque
+--= f app.n_namesake doubtful opaque passing
 CREATE FUNCTION n_namesake() RETURNS void LANGUAGE sql AS 'RESET ALL';
 --= f app.n_qualified doubtful
 CREATE FUNCTION n_qualified() RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM other.n_namesake(); END';
---= f app.n_bare doubtful opaque
+--= f app.n_bare doubtful opaque passing
 CREATE FUNCTION n_bare() RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM n_namesake(); END';
 -- Bodies kept parsed name exactly what they use.
 --= f app.atomic_next doubtful nextval
@@ -256,6 +256,8 @@ CREATE VIEW v_lock AS SELECT * FROM plain FOR UPDATE;
 CREATE VIEW v_opaque AS SELECT o_set_config();
 --= r app.v_set_local v p primary reason=state
 CREATE VIEW v_set_local AS SELECT set_config('a.b', 'x', true);
+--= r app.v_set_passing v p primary reason=state read-opaque read-passing write-opaque write-passing
+CREATE VIEW v_set_passing AS SELECT set_config('work_mem', '1MB', false);
 --= r app.v_set v p primary reason=state read-opaque write-opaque
 CREATE VIEW v_set AS SELECT set_config('a.b', 'x', false);
 --= r app.v_aggregate v p doubtful reason=volatile calls
@@ -369,6 +371,15 @@ CREATE FUNCTION trg_audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT IN
 --= r app.triggered r p read write-opaque
 CREATE TABLE triggered (id int PRIMARY KEY);
 CREATE TRIGGER t BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION trg_opaque();
+--= f app.trg_lock doubtful opaque passing
+CREATE FUNCTION trg_lock() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_lock(1); RETURN NEW; END';
+--= r app.triggered_lock r p read write-opaque write-passing
+CREATE TABLE triggered_lock (id int);
+CREATE TRIGGER t BEFORE INSERT ON triggered_lock FOR EACH ROW EXECUTE FUNCTION trg_lock();
+--= r app.triggered_both r p read write-opaque
+CREATE TABLE triggered_both (id int);
+CREATE TRIGGER t BEFORE INSERT ON triggered_both FOR EACH ROW EXECUTE FUNCTION trg_lock();
+CREATE TRIGGER u BEFORE INSERT ON triggered_both FOR EACH ROW EXECUTE FUNCTION trg_opaque();
 --= r app.triggered_off r p read
 CREATE TABLE triggered_off (id int);
 CREATE TRIGGER t BEFORE INSERT ON triggered_off FOR EACH ROW EXECUTE FUNCTION trg_opaque();
