@@ -14,8 +14,9 @@ export GOVULNCHECK := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # How long each fuzz target runs, and which (empty: all).
 FUZZTIME ?= 60s
 FUZZ     ?=
-# How long `make leaks` runs.
+# How long `make leaks` runs, and routing.opaque in it.
 LEAK_TIME ?= 10m
+LEAK_OPAQUE ?= pin
 # How many cancel requests `make cancels` sends.
 CANCELS ?= 1000
 # The major versions of PostgreSQL that `make matrix` runs on.
@@ -76,9 +77,9 @@ e2e: ## run all end-to-end tests: parity, drivers, failover, several clusters, t
 	$(GO) test -count=1 -timeout 60m ./internal/e2e
 
 .PHONY: leaks
-leaks: ## let many clients take turns on few connections for LEAK_TIME (10m), each looking whether it sees only itself
+leaks: ## let many clients take turns on few connections for LEAK_TIME (10m) with routing.opaque LEAK_OPAQUE (pin), each looking whether it sees only itself
 	@scripts/need.sh go test
-	LEAK_TIME=$(LEAK_TIME) $(GO) test -count=1 -timeout 60m ./internal/e2e -run TestLeaks -v
+	LEAK_TIME=$(LEAK_TIME) LEAK_OPAQUE=$(LEAK_OPAQUE) $(GO) test -count=1 -timeout 60m ./internal/e2e -run TestLeaks -v
 
 .PHONY: leak-mutants
 leak-mutants: ## switch each protection of a shared connection off in turn: the hunt must find every one within a minute

@@ -2,13 +2,18 @@ package proxy
 
 import (
 	"slices"
+	"time"
 
+	"pgweir/health"
 	"pgweir/internal/pgwire"
 	"pgweir/router"
 )
 
 // maxDoubts bounds how many units a session remembers until the catalog tells about them.
 const maxDoubts = 32
+
+// maxDoubt bounds how long a session whose opaque statements are reset keeps its connection because of a doubt.
+const maxDoubt = int64(500 * time.Millisecond)
 
 // doubtful is a text that may be opaque, and its unit at the time. Texts that differ only in constants which
 // decide nothing have one unit, and one of them answers for all.
@@ -53,6 +58,9 @@ func (s *session) remember(sql []byte, u *router.Unit) bool {
 	if len(s.doubts) >= maxDoubts {
 		return false
 	}
+	if len(s.doubts) == 0 {
+		s.doubtsSince = health.Clock()
+	}
 	s.doubts = append(s.doubts, doubtful{text: string(sql), unit: u})
 	return true
 }
@@ -70,7 +78,15 @@ func (st *statement) sql() (sql []byte, ok bool) {
 // Inside a transaction nobody else can see that yet. A view that does not know a name may be older than it, so
 // the next one has the last word: what that does not know either is gone, and nobody can say what it did.
 func (s *session) resolveDoubts() {
-	if len(s.doubts) == 0 || s.env.Catalog == nil || s.st.tx != txIdle || s.batch != nil || s.txDDL {
+	if len(s.doubts) == 0 || s.st.tx != txIdle || s.batch != nil {
+		return
+	}
+	if s.resetsOpaque() && health.Clock()-s.doubtsSince > maxDoubt {
+		s.doubtless(router.FlagOpaque | router.FlagLasting)
+		s.forgetDoubts()
+		return
+	}
+	if s.env.Catalog == nil || s.txDDL {
 		return
 	}
 	left := s.doubts[:0]
@@ -79,17 +95,44 @@ func (s *session) resolveDoubts() {
 			left = append(left, d)
 			continue
 		}
-		switch flags := s.srv.classifier.Classify([]byte(d.text), &s.env).Flags; {
+		flags := s.srv.classifier.Classify([]byte(d.text), &s.env).Flags
+		switch {
 		case flags&router.FlagOpaque == 0:
+			s.doubtless(flags)
 		case flags&router.FlagUnknownName != 0 && d.view == nil:
 			d.view = s.env.Catalog
 			left = append(left, d)
 		default:
-			s.st.pins[router.PinOpaque] = true
+			s.doubtless(flags)
 		}
 	}
 	clear(s.doubts[len(left):]) // the texts and units are not kept alive
 	s.doubts = left
+}
+
+// doubtless notes what something that was in doubt may have left. It ran on the primary's lease, which the session has
+// kept.
+func (s *session) doubtless(flags router.Flag) {
+	l := s.leases[slotPrimary]
+	if l == nil {
+		return
+	}
+	if flags&router.FlagOpaque != 0 {
+		s.leftOpaque(l, flags&router.FlagLasting != 0)
+	}
+	if flags&router.FlagNextval != 0 && s.target.Pooled {
+		l.sequences = s.serial
+	}
+}
+
+// onlyDoubtfulNextval says whether what of a chunk may have called nextval is remembered as doubtful.
+func onlyDoubtfulNextval(c *chunk) bool {
+	for i := range c.items {
+		if u := c.items[i].unit; u != nil && u.Flags&router.FlagNextval != 0 && u.Flags&router.FlagOpaque == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // forgetDoubts forgets what was in doubt.

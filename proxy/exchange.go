@@ -291,11 +291,15 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 			s.learn(c)
 		}
 	}
+	doubtful := false
 	if c.unit != nil && c.unit.Flags&router.FlagOpaque != 0 && !r.failed {
-		known := c.unit.Flags&router.FlagUnknownName == 0
-		if known || !s.doubt(c) {
-			s.st.pins[router.PinOpaque] = true
+		known := c.unit.Flags&router.FlagUnknownName == 0 || l.node.Role == health.RoleStandby
+		if doubtful = !known && s.doubt(c); !doubtful {
+			s.leftOpaque(l, c.unit.Flags&router.FlagLasting != 0)
 		}
+	}
+	if c.unit != nil && c.unit.Flags&router.FlagNextval != 0 && s.target.Pooled && !(doubtful && onlyDoubtfulNextval(c)) {
+		l.sequences = s.serial
 	}
 	s.leaves(c.unit, l)
 	s.client.Discard(c.n)
@@ -328,16 +332,15 @@ func (s *session) leaves(u *router.Unit, l *lease) {
 	if u == nil || !s.target.Pooled {
 		return
 	}
-	if u.Flags&router.FlagNextval != 0 {
-		l.sequences = s.serial
-	}
 	if u.Flags&router.FlagCurrval != 0 {
 		s.srv.sequences.note(s)
 	}
 	if !s.relaying().failed {
 		return
 	}
-	l.spoiled = l.spoiled || u.Flags&router.FlagOpaque != 0 && !s.relaying().ranNothing(u)
+	if u.Flags&router.FlagOpaque != 0 && !s.relaying().ranNothing(u) {
+		l.conn.Dirty, l.spoiled = true, l.spoiled || u.Flags&router.FlagLasting != 0
+	}
 	// What the statement that failed has set is rolled back, but for the names of custom settings.
 	for i := range u.Effects {
 		switch u.Effects[i].Kind {
@@ -386,7 +389,7 @@ func (s *session) settleTx(c *chunk, l *lease) {
 	s.batch = nil
 	committed := r.tag == 'C' || !had && !s.batchFailed
 	if ended && r.failed && c.unit != nil && c.unit.Flags&router.FlagOpaque != 0 {
-		s.st.pins[router.PinOpaque] = true // some of it may be committed
+		s.leftOpaque(l, c.unit.Flags&router.FlagLasting != 0) // some of it may be committed
 	}
 	if ended { // what came behind the end is an implicit transaction of its own
 		committed = !s.batchFailed

@@ -28,6 +28,7 @@ type lease struct {
 	custom     string             // settings.custom of all that has been set on it: those names never go away
 	owned      int                // statements that have a client's own name although it is shared
 	spoiled    bool               // something may be left on it that nothing removes
+	opaque     bool               // what may be left on it is lost when the session gives it back
 	sequences  uint64             // serial of the session whose sequence values it has; 0 when it has none
 	set        *settings          // what has been SET on it
 	discard    bool               // a DISCARD ALL of the session has not reached it yet
@@ -285,12 +286,64 @@ func (s *session) releaseOne(l *lease) {
 	if s.st.set.custom != "" {
 		l.custom = s.st.set.custom
 	}
+	opaque := l.opaque
 	// DISCARD ALL leaves the names of custom settings behind.
-	if l.spoiled || l.conn.Dirty && l.custom != "" {
+	kept := !l.spoiled && !(l.conn.Dirty && l.custom != "")
+	if kept {
+		s.giveBack(l)
+	} else {
 		s.giveUp(l)
+	}
+	if opaque {
+		s.forgotten(kept)
+	}
+}
+
+// leftOpaque notes that something ran on the lease that may leave what nobody can see; lasting says that DISCARD ALL may
+// not remove all of it. Either the session keeps the lease from now on, or what is left is lost when the
+// transaction is over and nothing else keeps the lease: so with routing.opaque: reset, and on a standby, where a hint may
+// have sent it.
+func (s *session) leftOpaque(l *lease, lasting bool) {
+	if !s.resetsOpaque() && l.node.Role == health.RolePrimary {
+		s.st.leftOpaque(lasting)
 		return
 	}
-	s.giveBack(l)
+	l.opaque, l.conn.Dirty, l.spoiled = true, true, l.spoiled || lasting
+}
+
+// resetsOpaque says whether what an opaque statement leaves is lost rather than kept.
+func (s *session) resetsOpaque() bool { return s.target.ResetOpaque && s.target.Pooled }
+
+// forgotten counts a lease that was given back with all that was left on it, and tells the client which of its
+// parameters are at their beginning again. Those that it has set itself are told when they are set on its next lease.
+func (s *session) forgotten(kept bool) {
+	if kept {
+		s.cluster.metrics.resetKept.Inc()
+	} else {
+		s.cluster.metrics.resetClosed.Inc()
+	}
+	var out []byte
+	for _, p := range s.base.params {
+		told, ok := s.params[p.Name]
+		if !ok || told == p.Value || s.sets(p.Name) {
+			continue
+		}
+		delete(s.params, p.Name)
+		out = pgwire.AppendParameterStatus(out, p.Name, p.Value)
+	}
+	if len(out) > 0 {
+		_ = s.client.Write(out) // a link that is broken says so at the next read
+	}
+}
+
+// sets says whether a parameter follows from what the session has set itself.
+func (s *session) sets(param string) bool {
+	for _, name := range s.st.set.names {
+		if strings.EqualFold(name, param) || isIdentity(name) && (param == "is_superuser" || isIdentity(param)) {
+			return true
+		}
+	}
+	return false
 }
 
 // claims says whether the session must keep its primary connection, and sees to what has to happen to it
@@ -301,8 +354,7 @@ func (s *session) claims(l *lease) bool {
 	switch {
 	case pin != router.PinNone:
 		l.conn.Dirty = true
-		// DISCARD ALL leaves behind what nobody can see.
-		l.spoiled = l.spoiled || s.st.pins[router.PinOpaque]
+		l.spoiled = l.spoiled || s.st.lasts()
 		return true
 	case len(s.doubts) > 0:
 		return true

@@ -31,6 +31,7 @@ type Metrics struct {
 	localOnly    *prometheus.CounterVec
 	closed       *prometheus.CounterVec
 	cancels      *prometheus.CounterVec
+	resets       *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics of the proxy.
@@ -71,11 +72,12 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		unproven:     counter("freshness_unproven_total", "Reads that went to the primary before it was proven to show what the session had read on a standby.", "cluster"),
 		localOnly:    counter("commits_local_only_total", "Commits acknowledged without the synchronous standby.", "cluster"),
 		closed:       counter("clients_closed_total", "Clients that were disconnected because they were over a limit of time, by its name.", "cluster", "limit"),
+		resets:       counter("opaque_resets_total", "Connections that a client gave back although a statement may have left something on them that cannot be seen, by what became of them (kept: behind DISCARD ALL; closed: that may not remove all of it).", "cluster", "connection"),
 		cancels:      counter("cancel_requests_total", "Cancel requests by who sent them (client, or peer: passed on by another process) and what became of them (found: the key of a client here; forwarded to the process that it names, failed: not taken there; unknown; misdirected: passed on already, to the wrong process).", "source", "result"),
 	}
 	for _, c := range []prometheus.Collector{
 		m.statements, m.routes, m.shadow, m.reroutes, m.seconds, m.overhead, m.hold, m.freshDelay, m.held, m.clients,
-		m.pinned, m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.moved, m.localOnly, m.closed, m.cancels,
+		m.pinned, m.logins, m.misroutes, m.hintsIgnored, m.unproven, m.moved, m.localOnly, m.closed, m.cancels, m.resets,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -113,6 +115,8 @@ type clusterMetrics struct {
 	misroutes    prometheus.Counter
 	localOnly    prometheus.Counter
 	closed       [timeLimits]prometheus.Counter
+	resetKept    prometheus.Counter
+	resetClosed  prometheus.Counter
 }
 
 // maxReasons is more than there are reasons; NewMetrics holds it to that.
@@ -129,7 +133,7 @@ func (m *Metrics) cluster(name string) *clusterMetrics {
 		holdReleased: m.hold.WithLabelValues(name, "released"), holdTimeout: m.hold.WithLabelValues(name, "timeout"),
 		held: m.held.WithLabelValues(name), hintsIgnored: m.hintsIgnored.WithLabelValues(name),
 		unproven: m.unproven.WithLabelValues(name), moved: m.moved.WithLabelValues(name), misroutes: m.misroutes.WithLabelValues(name), localOnly: m.localOnly.WithLabelValues(name),
-		closed: closedBy(m.closed, name),
+		closed: closedBy(m.closed, name), resetKept: m.resets.WithLabelValues(name, "kept"), resetClosed: m.resets.WithLabelValues(name, "closed"),
 	}
 	c.routes.vec, c.routes.name = m.routes, name
 	c.shadow.vec, c.shadow.name = m.shadow, name

@@ -352,7 +352,7 @@ func (s *session) view(try *attempt) router.View {
 
 // pinned is why the session's reads stay on its primary connection, doubts included.
 func (s *session) pinned() router.Pin {
-	if p := s.st.pinned(); p != router.PinNone || len(s.doubts) == 0 {
+	if p := s.st.pinned(); p != router.PinNone || len(s.doubts) == 0 || s.resetsOpaque() {
 		return p
 	}
 	return router.PinOpaque

@@ -151,6 +151,30 @@ func TestPooledCreated(t *testing.T) {
 	})
 }
 
+// TestPooledCreatedSequence: a session whose user asks for lastval keeps its connection for a new table only if that turns
+// out to have a sequence.
+func TestPooledCreatedSequence(t *testing.T) {
+	for _, sequence := range []bool{false, true} {
+		r := newRig(t, withoutB, pooled(1))
+		a, b := r.client(), r.client()
+		a.query("SELECT lastval()")
+		a.query("INSERT INTO newborn VALUES (1)")
+		r.mu.Lock()
+		r.created, r.serial = append(r.created, "newborn"), sequence
+		r.mu.Unlock()
+		a.query("CREATE INDEX ON newborn (a)")
+		if sequence {
+			await(t, "the doubt to be over", func() bool { return strings.Contains(a.query("SELECT 1 FROM t"), "standby") })
+			equal(t, "b", b.query("INSERT INTO t VALUES (1)"), "E(ERROR 53300 pgweir) Z(I)")
+			continue
+		}
+		await(t, "the connection to be given back", func() bool {
+			a.query("INSERT INTO t VALUES (1)")
+			return b.query("INSERT INTO t VALUES (1)") == "C(INSERT 0 1) Z(I)"
+		})
+	}
+}
+
 // TestPooledCreatedIdle: a client that is silent behind its write into a new table gives its connection back as soon
 // as the catalog view knows the table.
 func TestPooledCreatedIdle(t *testing.T) {

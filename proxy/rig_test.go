@@ -104,6 +104,7 @@ type rig struct {
 	target  Target
 	limits  pool.Limits
 	created []string // tables that the catalog has beside those of testCatalog
+	serial  bool     // … with a sequence
 	views   map[*fakePG]*health.Node
 }
 
@@ -175,7 +176,7 @@ func newRig(t testing.TB, options ...rigOption) *rig {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for _, table := range r.created {
-			c.Relations[router.QName{Schema: "public", Name: table}] = router.RelInfo{Kind: 'r', Persistence: 'p', Read: router.VerdictRead}
+			c.Relations[router.QName{Schema: "public", Name: table}] = router.RelInfo{Kind: 'r', Persistence: 'p', Read: router.VerdictRead, WriteNextval: r.serial}
 		}
 		return c, nil
 	})
@@ -519,13 +520,15 @@ func both(t *testing.T, f func(t *testing.T, protocol string)) {
 
 // testCatalog is what the rig's database says of its names: a table t without peculiarities, a
 // view v and a function f that are reads by the catalog's word alone, a volatile function w, a
-// function o that leaves something in the session, and an unlogged table u.
+// function o that leaves something in the session, a function k that leaves what DISCARD ALL removes, and an unlogged
+// table u.
 func testCatalog() *router.Catalog {
 	name := func(n string) router.QName { return router.QName{Schema: "public", Name: n} }
 	return &router.Catalog{
 		Functions: map[router.QName]router.FuncInfo{
 			name("f"): {Verdict: router.VerdictRead}, name("w"): {Verdict: router.VerdictDoubtful},
-			name("o"): {Verdict: router.VerdictDoubtful, Opaque: true},
+			name("o"): {Verdict: router.VerdictDoubtful, Opaque: true, Lasting: true},
+			name("k"): {Verdict: router.VerdictDoubtful, Opaque: true},
 		},
 		Relations: map[router.QName]router.RelInfo{
 			name("t"): {Kind: 'r', Persistence: 'p', Read: router.VerdictRead},

@@ -166,6 +166,7 @@ type Target struct {
 	MaxLagTime     time.Duration
 	Pooled         bool          // pool_mode: transaction
 	RealPID        bool          // backend_pid: real; only where Pooled is false
+	ResetOpaque    bool          // routing.opaque: reset; holds only where Pooled is true
 	Optimistic     bool          // transactions: optimistic
 	BeginDefer     time.Duration // 0: a BEGIN is sent at once
 	HoldTimeout    time.Duration

@@ -44,6 +44,7 @@ type session struct {
 	batch       *lease           // of the unfinished batch
 	deferred    deferral
 	doubts      []doubtful // what has names that the catalog view does not know yet
+	doubtsSince int64      // health.Clock() when the first of them ran
 	syncOn      func()     // ends the fence's knowledge of synchronous_commit = off; nil while it is on
 	pinShown    router.Pin // what pinned_clients counts this session under
 	deadTold    bool       // the client knows of it
@@ -351,7 +352,7 @@ func (s *session) settleStatements() {
 		case d.name == "":
 			s.unnamed = d.st
 			if s.target.Pooled && d.st != nil && d.st.parse == nil {
-				s.st.pins[router.PinOpaque] = true // too long to be made again elsewhere
+				s.st.leftOpaque(false) // too long to be made again elsewhere
 			}
 		case d.st == nil:
 			delete(s.named, d.name)
@@ -360,7 +361,7 @@ func (s *session) settleStatements() {
 				s.named = make(map[string]*statement)
 			}
 			if s.target.Pooled && d.st.parse == nil {
-				s.st.pins[router.PinOpaque] = true // too long to be made again elsewhere
+				s.st.leftOpaque(false) // too long to be made again elsewhere
 			}
 			s.named[d.name] = d.st
 		}

@@ -164,6 +164,7 @@ type state struct {
 	levels    []level   // the open transaction and its savepoints
 	pins      [16]bool  // by router.Pin
 	unlocked  bool      // an advisory lock was given back since pg_locks was last asked for others
+	lasting   bool      // PinOpaque stands for something of which DISCARD ALL may leave a part
 	custom    bool      // custom settings were made, which outlive DISCARD ALL on a lease
 	listens   []string
 	told      bool // the client was told the process id of its primary connection: reads still spread
@@ -200,6 +201,15 @@ func (s *state) held() router.Pin {
 	return router.PinNone
 }
 
+// leftOpaque pins the session for what nobody can see; lasting says that DISCARD ALL may not remove all of it.
+func (s *state) leftOpaque(lasting bool) {
+	s.pins[router.PinOpaque] = true
+	s.lasting = s.lasting || lasting
+}
+
+// lasts says whether the session may have left on its connection what DISCARD ALL does not remove.
+func (s *state) lasts() bool { return s.pins[router.PinOpaque] && s.lasting }
+
 // apply carries out the effects of one statement that the server has completed.
 func (s *state) apply(effects []router.Effect) {
 	for i := range effects {
@@ -225,9 +235,9 @@ func (s *state) applyOne(e *router.Effect) {
 		s.assign("session_authorization", e.Value, e.Local)
 		s.pins[router.PinSessionAuthorization] = true
 	case router.EffectDiscardAll:
-		s.custom = s.custom || s.pins[router.PinOpaque]
+		s.custom = s.custom || s.lasts()
 		s.set, s.effective = s.set.customOnly(), s.effective.customOnly()
-		s.pins = [16]bool{}
+		s.pins, s.lasting = [16]bool{}, false
 		s.listens = nil
 	case router.EffectDiscard:
 		if strings.EqualFold(e.Name, "temp") || strings.EqualFold(e.Name, "temporary") {

@@ -104,8 +104,7 @@ func tuning(t *Tuning, dir string) section {
 			{"read_only_functions", "volatile functions that only read", textList{p: &t.Routing.ReadOnlyFunctions, unset: "[]"}},
 			{"session_safe_functions", "functions that leave nothing in the session", textList{p: &t.Routing.SessionSafeFunctions, unset: "[]"}},
 			{"trusted_extensions", "extensions whose C functions leave nothing in the session; default: the server's contrib", textList{p: &t.Routing.TrustedExtensions, unset: "(the server's contrib)"}},
-			{"opaque", "what follows a statement whose effects cannot be seen: pin or reset", choice(&t.Routing.Opaque, word[string]{name: "pin", val: "pin"},
-				word[string]{name: "reset", refuse: "resetting a session after such a statement is not available in this version; only pin is"})},
+			{"opaque", "what follows a statement whose effects cannot be seen: pin, the client keeps its connection to the primary; or reset, what it left is lost when its transaction is over", choice(&t.Routing.Opaque, words("pin", "reset")...)},
 		}},
 	}
 }

@@ -214,7 +214,7 @@ func manyClusters(t *testing.T) *server {
 func closed() map[string]int {
 	return map[string]int{
 		"cluster": 3, "class": 3, "target": 3, "reason": len(router.Reasons()), "cause": 3, "outcome": 4, "role": 4,
-		"state": 3, "limit": 5, "method": 3, "result": 5, "source": 2, "version": 1, "revision": 1, "goversion": 1,
+		"state": 3, "limit": 5, "connection": 2, "method": 3, "result": 5, "source": 2, "version": 1, "revision": 1, "goversion": 1,
 	}
 }
 

@@ -76,7 +76,8 @@ var restartKeys = []*regexp.Regexp{
 	regexp.MustCompile(`^listen\[\d+\]\.(addr|reuse_port)$`),
 	regexp.MustCompile(`^(admin\.listen|console|auth|state_dir|log|zone|process|failover|drain_timeout)(\.|$)`),
 	regexp.MustCompile(`^hold\.max$`),
-	regexp.MustCompile(`^clusters\.("[^"]*"|[^.]+)\.(nodes|discover|monitor|server_tls|trust_window|probe|sampling|max_lag|primary|startup|discovery|routing)(\.|\[|$)`),
+	regexp.MustCompile(`^clusters\.("[^"]*"|[^.]+)\.(nodes|discover|monitor|server_tls|trust_window|probe|sampling|max_lag|primary|startup|discovery)(\.|\[|$)`),
+	regexp.MustCompile(`^clusters\.("[^"]*"|[^.]+)\.routing\.(read_only_functions|session_safe_functions|trusted_extensions)$`),
 }
 
 // needsRestart says whether a changed value at path waits for a restart. Keys of the top that
@@ -106,7 +107,7 @@ func Reload(running, next *Config) Reloaded {
 	for i, old := range running.Clusters {
 		cl := *old
 		if n := next.Cluster(old.Name); n != nil {
-			cl.Overrides = n.Overrides
+			cl.Overrides, cl.Routing.Opaque = n.Overrides, n.Routing.Opaque
 		}
 		merged.Clusters[i] = &cl
 	}

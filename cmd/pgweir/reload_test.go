@@ -46,6 +46,7 @@ max_client_conn: 7
 client_login_timeout: 2s
 query_timeout: 3s
 probe: {interval: 100ms}
+routing: {opaque: reset, session_safe_functions: [f]}
 clusters:
   shop: {nodes: [pg-a, pg-c], monitor: {password: two}, consistency: global}
   fresh: {nodes: [pg-y]}
@@ -58,7 +59,7 @@ users: {batch: {password: hunter2}}
 	r := Reload(before, after)
 	applied := changeLines(r.Applied)
 	for _, want := range []string{
-		"listen[1].route: standby → shadow", "hold.timeout: 30s → 5s", "max_client_conn: 10000 → 7", "client_login_timeout: 1m → 2s", "query_timeout: 0 → 3s", "clusters.shop.consistency: (none) → global",
+		"listen[1].route: standby → shadow", "hold.timeout: 30s → 5s", "max_client_conn: 10000 → 7", "client_login_timeout: 1m → 2s", "query_timeout: 0 → 3s", "clusters.shop.routing.opaque: pin → reset", "clusters.shop.consistency: (none) → global",
 		"databases.app.pool_size: 40 → 50", "databases.*.cluster: ledger → shop", "databases.old.cluster: shop → (none)",
 		"users.batch.password: (none) → ***",
 		"peers[0].address: w2:6432 → new:6432", "peers[1].process: (none) → 4", "peer_tls.mode: prefer → require",
@@ -70,14 +71,14 @@ users: {batch: {password: hunter2}}
 	waiting := strings.Join(changeLines(r.Waiting), "\n")
 	for _, want := range []string{
 		"state_dir:", "listen[2].addr: (none) → :6434", "clusters.shop.nodes[1].host: pg-b → pg-c", "clusters.shop.monitor.password: *** → ***",
-		"clusters.shop.probe.interval: 200ms → 100ms", "clusters.fresh.nodes[0].host: (none) → pg-y", "clusters.ledger.nodes[0].host: pg-x → (none)",
+		"clusters.shop.probe.interval: 200ms → 100ms", "clusters.shop.routing.session_safe_functions: [] → [f]", "clusters.fresh.nodes[0].host: (none) → pg-y", "clusters.ledger.nodes[0].host: pg-x → (none)",
 		"databases.neu.cluster: (none) → fresh", "process: 1 → 3", "listen[0].reuse_port: false → true",
 	} {
 		if !strings.Contains(waiting, want) {
 			t.Errorf("%q does not wait: %s", want, waiting)
 		}
 	}
-	for _, no := range []string{"hunter2", "hold", "\nprobe."} {
+	for _, no := range []string{"hunter2", "hold", "\nprobe.", "shop.routing.opaque"} {
 		if strings.Contains(waiting, no) {
 			t.Errorf("%q is among those that wait: %s", no, waiting)
 		}
@@ -89,6 +90,9 @@ users: {batch: {password: hunter2}}
 	}
 	if names := []string{c.Clusters[0].Name, c.Clusters[1].Name}; !slices.Equal(names, []string{"shop", "ledger"}) || c.Clusters[0].Nodes[1].Host != "pg-b" {
 		t.Errorf("clusters changed: %v", names)
+	}
+	if r := c.Clusters[0].Routing; r.Opaque != "reset" || len(r.SessionSafeFunctions) > 0 {
+		t.Errorf("routing after the reload: %+v", r)
 	}
 	s, err := c.Settings(0, "anything", "x")
 	if err != nil || s.Cluster.Name != "shop" || s.Consistency != router.ConsistencyGlobal {

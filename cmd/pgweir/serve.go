@@ -253,7 +253,8 @@ func (s *server) resolve(listener int, database, user string) (proxy.Target, err
 		Route: set.Route, Consistency: set.Consistency, ReadFrom: set.ReadFrom, OnPrimary: set.ReadsOnPrimary,
 		Pooled: set.PoolMode == "transaction", RealPID: set.PoolMode == "session" && set.BackendPID == "real", Zone: set.PreferZone, Offload: set.Offload, FreshnessWait: set.WaitAt,
 		MaxLagBytes: set.Cluster.MaxLag.Bytes, MaxLagTime: set.Cluster.MaxLag.Time,
-		Optimistic: set.Transactions == "optimistic", BeginDefer: cfg.BeginDefer, HoldTimeout: cfg.Hold.Timeout, ConnectTimeout: cfg.Pool.ConnectTimeout,
+		ResetOpaque: set.Cluster.Routing.Opaque == "reset",
+		Optimistic:  set.Transactions == "optimistic", BeginDefer: cfg.BeginDefer, HoldTimeout: cfg.Hold.Timeout, ConnectTimeout: cfg.Pool.ConnectTimeout,
 		WaitTimeout: set.WaitTimeout, WaitNotify: set.WaitNotify, CancelTimeout: cfg.Pool.CancelTimeout,
 		Times: set.Times,
 	}

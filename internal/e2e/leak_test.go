@@ -32,6 +32,14 @@ func leakTime(t *testing.T) time.Duration {
 	return d
 }
 
+// leakOpaque is routing.opaque in the hunt: LEAK_OPAQUE, or pin.
+func leakOpaque() string {
+	if v := os.Getenv("LEAK_OPAQUE"); v != "" {
+		return v
+	}
+	return "pin"
+}
+
 // hunter is one client of the hunt and what it must see of itself.
 type hunter struct {
 	c        *pgtest.RawClient
@@ -43,6 +51,7 @@ type hunter struct {
 	defaults map[string]string // and what it must say where the client has not set it
 	custom   string            // of leak.me; "" when the client has never made it
 	traced   bool              // a trigger has made leak.traced
+	resets   bool              // what an opaque statement leaves is lost at once
 	prepared map[string]int    // by name: what it returns
 	steps    []string          // the last things done, for the report
 }
@@ -86,6 +95,17 @@ func (h *hunter) expectOf(ms []pgtest.Message, want ...string) error {
 	return fmt.Errorf("%s: %q, want %q; before that: %s", h.steps[len(h.steps)-1], got, want, strings.Join(h.steps, " | "))
 }
 
+// expectSoon asks until the answer is the one that is wanted: what a statement has left goes when the catalog view knows
+// all names in it, or after a moment.
+func (h *hunter) expectSoon(sql, want string) error {
+	for patience := time.Now().Add(5 * time.Second); time.Now().Before(patience); {
+		if got, err := h.said(pgtest.Query(sql)); err != nil || got == want {
+			return err
+		}
+	}
+	return h.expect(sql, want)
+}
+
 // all runs several checks up to the first that fails.
 func all(checks ...error) error {
 	for _, err := range checks {
@@ -98,7 +118,7 @@ func all(checks ...error) error {
 
 // step does one thing and looks whether it sees only itself.
 func (h *hunter) step() error {
-	switch h.rng.IntN(17) {
+	switch h.rng.IntN(18) {
 	case 0, 1: // a setting
 		name := []string{"work_mem", "statement_timeout", "datestyle", "search_path"}[h.rng.IntN(4)]
 		value := map[string][]string{
@@ -187,10 +207,25 @@ func (h *hunter) step() error {
 		err := all(
 			h.expect("SELECT coalesce(current_setting('leak.traced', true), 'none')", h.traces()...),
 			h.expect(fmt.Sprintf("INSERT INTO leak_trace VALUES (%d)", h.id), ""))
+		if h.resets {
+			return all(err, h.expectSoon("/* pgweir: primary */ SELECT coalesce(current_setting('leak.traced', true), 'none')", "none"))
+		}
 		h.traced = true
 		return all(err, h.expect("SELECT current_setting('leak.traced')", fmt.Sprint(h.id)), h.end())
 	case 15:
 		return h.expect("SELECT coalesce(current_setting('leak.traced', true), 'none')", h.traces()...)
+	case 16: // a function that leaves a setting, a temporary table and a lock
+		err := all(
+			h.expect("SELECT count(*) FROM pg_class WHERE relname = 'leak_left' AND pg_table_is_visible(oid)", "0"),
+			h.expect(fmt.Sprintf("SELECT leak_leaves(%d)", h.id), "1"))
+		if !h.resets {
+			return all(err, h.expect("SELECT current_setting('work_mem')", "5MB"), h.expect("SELECT id FROM leak_left", fmt.Sprint(h.id)), h.end())
+		}
+		own, ok := h.settings["work_mem"]
+		if !ok {
+			own = h.defaults["work_mem"]
+		}
+		return all(err, h.expectSoon("/* pgweir: primary */ SELECT current_setting('work_mem')", own), h.expect("SELECT count(*) FROM pg_class WHERE relname = 'leak_left' AND pg_table_is_visible(oid)", "0"))
 	}
 	// PREPARE in SQL
 	return all(
@@ -250,14 +285,17 @@ func (h *hunter) discardAll() error {
 func TestLeaks(t *testing.T) {
 	c := sharedCluster(t)
 	primary := client(t, c.Nodes[0].Addr(), localpg.Superuser, c.Password, appDatabase)
-	drop := "DROP TABLE IF EXISTS leak_trace; DROP FUNCTION IF EXISTS leak_traced(); DROP SEQUENCE IF EXISTS leak_seq; DROP ROLE IF EXISTS leak_role, leak_other"
+	drop := "DROP TABLE IF EXISTS leak_trace; DROP FUNCTION IF EXISTS leak_traced(), leak_leaves(int); DROP SEQUENCE IF EXISTS leak_seq; DROP ROLE IF EXISTS leak_role, leak_other"
 	ask(t, primary, drop)
 	ask(t, primary, "CREATE ROLE leak_role; CREATE ROLE leak_other LOGIN PASSWORD 'other'; GRANT leak_role TO leak_other, "+appUser+`;
 		CREATE SEQUENCE leak_seq; GRANT ALL ON SEQUENCE leak_seq TO PUBLIC; CREATE TABLE leak_trace (id int); GRANT ALL ON leak_trace TO PUBLIC;
 		CREATE FUNCTION leak_traced() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('leak.traced', NEW.id::text, false); RETURN NEW; END $$;
-		CREATE TRIGGER traced BEFORE INSERT ON leak_trace FOR EACH ROW EXECUTE FUNCTION leak_traced()`)
+		CREATE TRIGGER traced BEFORE INSERT ON leak_trace FOR EACH ROW EXECUTE FUNCTION leak_traced();
+		CREATE FUNCTION leak_leaves(id int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE held int; BEGIN
+			SELECT count(*) INTO held FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid();
+			PERFORM pg_advisory_lock(1000 + id); SET work_mem = '5MB'; CREATE TEMP TABLE leak_left AS SELECT id; RETURN held + 1; END $$`)
 	t.Cleanup(func() { ask(t, client(t, c.Nodes[0].Addr(), localpg.Superuser, c.Password, appDatabase), drop) })
-	p := StartProxy(t, c, proxyConfig{Extra: fmt.Sprintf("pool_size: %d\n", leakPool), Users: map[string]string{"leak_other": "other"}})
+	p := StartProxy(t, c, proxyConfig{Extra: fmt.Sprintf("pool_size: %d\nrouting: {opaque: %s}\n", leakPool, leakOpaque()), Users: map[string]string{"leak_other": "other"}})
 	users := map[string]string{appUser: appPassword, "leak_other": "other"}
 	defaults := make(map[string]string)
 	for _, name := range []string{"work_mem", "statement_timeout", "datestyle", "search_path"} {
@@ -277,7 +315,7 @@ func TestLeaks(t *testing.T) {
 		must(t, err)
 		h := &hunter{
 			c: c, connect: connect, user: user, id: i + 1, rng: rand.New(rand.NewPCG(seed, uint64(i))),
-			settings: make(map[string]string), defaults: defaults, prepared: make(map[string]int),
+			settings: make(map[string]string), defaults: defaults, prepared: make(map[string]int), resets: leakOpaque() == "reset",
 		}
 		wg.Go(func() {
 			defer func() {

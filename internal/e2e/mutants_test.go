@@ -29,7 +29,7 @@ var mutants = []mutant{
 	{"a role stays", "proxy/lease.go", "\t\tif _, ok := from.get(name); ok {\n\t\t\tall = append", "\t\tif _, ok := from.get(name); ok && name == \"\" {\n\t\t\tall = append"},
 	{"pinned connections are shared", "proxy/lease.go", "\tcase pin != router.PinNone:\n", "\tcase pin > router.PinOpaque+100:\n"},
 	{"a connection is not wiped", "proxy/pool/pool.go", "\tif c.Dirty {\n", "\tif c.Dirty && c.State == c {\n"},
-	{"what a trigger set stays", "proxy/startup.go", "if l.spoiled || len(s.doubts) > 0 || s.st.custom || s.st.pins[router.PinOpaque] || ", "if "},
+	{"what a trigger set stays", "proxy/startup.go", "if l.spoiled || len(s.doubts) > 0 || s.st.custom || s.st.lasts() || ", "if "},
 	{"SQL sees everybody's statements", "proxy/lease.go", "|| !s.mentions(c) {", "|| true {"},
 }
 

@@ -1,0 +1,61 @@
+package e2e
+
+import (
+	"testing"
+
+	"pgweir/internal/localpg"
+)
+
+// TestOpaqueReset: with routing.opaque: reset a client gives the connection on which a function has left something back
+// at the end of its transaction, and nobody finds anything of it there: neither what DISCARD ALL removes nor the name of a
+// custom setting, which it does not.
+func TestOpaqueReset(t *testing.T) {
+	c := sharedCluster(t)
+	primary := client(t, c.Nodes[0].Addr(), localpg.Superuser, c.Password, appDatabase)
+	const drop = "DROP FUNCTION IF EXISTS opaque_leaves(), opaque_names(); DROP TABLE IF EXISTS opaque_t"
+	ask(t, primary, drop)
+	ask(t, primary, `CREATE TABLE opaque_t (id int); GRANT ALL ON opaque_t TO PUBLIC;
+		CREATE FUNCTION opaque_leaves() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+			PERFORM pg_advisory_lock(77); SET work_mem = '5MB'; SET timezone = 'Asia/Tokyo'; CREATE TEMP TABLE opaque_left (id int); RETURN pg_backend_pid(); END $$;
+		CREATE FUNCTION opaque_names() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+			PERFORM set_config('opaque.name', 'x', false); RETURN pg_backend_pid(); END $$`)
+	t.Cleanup(func() { ask(t, client(t, c.Nodes[0].Addr(), localpg.Superuser, c.Password, appDatabase), drop) })
+	p := StartProxy(t, c, proxyConfig{Extra: "pool_size: 1\nrouting: {opaque: reset}\n"})
+	a, b := client(t, p.Addr, appUser, appPassword, appDatabase), client(t, p.Addr, appUser, appPassword, appDatabase)
+	const left = `WITH w AS (INSERT INTO opaque_t VALUES (1) RETURNING id)
+		SELECT concat_ws(' ', current_setting('work_mem'), to_regclass('opaque_left'), coalesce(current_setting('opaque.name', true), 'no name'),
+			(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77), current_setting('application_name')) FROM w`
+	const pid = "WITH w AS (INSERT INTO opaque_t VALUES (1) RETURNING id) SELECT a.pid FROM pg_stat_activity a, pg_locks l, w WHERE a.pid = l.pid AND l.relation = 'opaque_t'::regclass LIMIT 1"
+	ask(t, a, "SET application_name = 'of a'")
+	zone := a.Status["TimeZone"]
+
+	process := ask(t, a, "SELECT opaque_leaves()")
+	if got := ask(t, b, left); got != "4MB no name 0 " {
+		t.Errorf("b sees %q behind what DISCARD ALL removes", got)
+	}
+	if got := ask(t, b, pid); got != process {
+		t.Errorf("b runs on process %s and not on %s, which DISCARD ALL has wiped", got, process)
+	}
+	if got := ask(t, a, left); got != "4MB no name 0 of a" {
+		t.Errorf("a sees %q", got)
+	}
+	if a.Status["TimeZone"] != zone {
+		t.Errorf("a believes in the time zone %s", a.Status["TimeZone"])
+	}
+
+	ask(t, a, "BEGIN")
+	process = ask(t, a, "SELECT opaque_names()")
+	if got := ask(t, a, "SELECT current_setting('opaque.name')"); got != "x" {
+		t.Errorf("within its transaction a sees %q", got)
+	}
+	ask(t, a, "COMMIT")
+	if got := ask(t, b, left); got != "4MB no name 0 " {
+		t.Errorf("b sees %q behind a custom setting", got)
+	}
+	if got := ask(t, b, pid); got == process {
+		t.Errorf("b runs on process %s, which knows the name", got)
+	}
+	if got := ask(t, a, left); got != "4MB no name 0 of a" {
+		t.Errorf("a sees %q behind a custom setting", got)
+	}
+}
