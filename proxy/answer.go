@@ -29,6 +29,10 @@ func (s *session) answer(c *chunk) (done bool, err error) {
 	if s.batch != nil || c.unit == nil || c.rest > 0 {
 		return false, nil
 	}
+	if n := s.begins(c); n > 0 {
+		head := chunk{n: c.items[n].at, items: c.items[:n], unit: c.items[n-1].unit, end: endOpen}
+		return true, s.deferBegin(&head, head.unit) // what follows is collected anew
+	}
 	u, executes := s.lone(c)
 	if u == nil {
 		return false, nil
@@ -54,6 +58,48 @@ func (s *session) readsOnly() bool {
 	return s.target.Route == router.RouteStandby || s.target.ListenerRoute == router.RouteStandby
 }
 
+// begins is how many messages in front of a batch are a BEGIN which may go to a standby together with the first
+// statement behind it; 0 where it begins otherwise, or ends there.
+func (s *session) begins(c *chunk) int {
+	if c.end != endSync || s.st.tx != txIdle || s.target.BeginDefer == 0 {
+		return 0
+	}
+	n := 0
+	if len(c.items) > 0 && c.items[0].typ == pgwire.MsgParse {
+		n = 1
+	}
+	if len(c.items) < n+3 || c.items[n].typ != pgwire.MsgBind || c.items[n+1].typ != pgwire.MsgExecute || s.foreign(&c.items[0]) {
+		return 0
+	}
+	bind, execute, next := &c.items[n], &c.items[n+1], &c.items[n+2]
+	u := execute.unit
+	if bind.st == nil || bind.st.unit != u || len(bind.portal)+len(execute.portal) > 0 || next.at != execute.end ||
+		n > 0 && c.items[0].st != bind.st {
+		return 0
+	}
+	if u.Statements != 1 || !u.OnlyTx || u.Effects[0].Kind != router.EffectBegin {
+		return 0
+	}
+	if m := u.Effects[0].Tx; !s.readOnlyTx(m) && !s.optimistic(m) {
+		return 0
+	}
+	return n + 2
+}
+
+// foreign says whether a message speaks of a statement that only a node knows: one that is not there, or has been
+// already.
+func (s *session) foreign(it *item) bool {
+	switch it.typ {
+	case pgwire.MsgParse:
+		return len(it.name) > 0 && (s.named[string(it.name)] != nil || s.st.pins[router.PinSQLPrepare])
+	case pgwire.MsgBind:
+		return it.st == nil
+	case pgwire.MsgDescribe:
+		return it.kind == pgwire.KindStatement && it.st == nil
+	}
+	return false
+}
+
 // lone is the unit of a chunk that speaks of one statement, runs it at most once, completely, and has
 // nothing beside it that a node would have to judge; nil for any other.
 func (s *session) lone(c *chunk) (u *router.Unit, executes bool) {
@@ -62,24 +108,15 @@ func (s *session) lone(c *chunk) (u *router.Unit, executes bool) {
 	}
 	for i := range c.items {
 		it := &c.items[i]
+		if s.foreign(it) {
+			return nil, false
+		}
 		switch it.typ {
-		case pgwire.MsgParse:
-			if len(it.name) > 0 && (s.named[string(it.name)] != nil || s.st.pins[router.PinSQLPrepare]) {
-				return nil, false // the node says that the name is taken
-			}
-		case pgwire.MsgBind:
-			if it.st == nil {
-				return nil, false
-			}
 		case pgwire.MsgExecute, pgwire.MsgQuery:
 			if executes || it.unit != c.unit {
 				return nil, false
 			}
 			executes = true
-		case pgwire.MsgDescribe:
-			if it.kind == pgwire.KindStatement && it.st == nil {
-				return nil, false
-			}
 		case pgwire.MsgClose, pgwire.MsgFunctionCall, pgwire.MsgCopyDone, pgwire.MsgCopyFail:
 			return nil, false
 		}
@@ -134,7 +171,9 @@ func (s *session) send(c *chunk, r *reply, status txBlock) error {
 			s.defines("", nil)
 		}
 	}
-	out = pgwire.AppendReadyForQuery(out, byte(status))
+	if c.end != endOpen {
+		out = pgwire.AppendReadyForQuery(out, byte(status))
+	}
 	s.st.tx = status
 	s.settleStatements()
 	s.client.Discard(c.n)

@@ -262,3 +262,71 @@ func TestOptimisticPooled(t *testing.T) {
 	equal(t, "another client", other.query("SELECT 2"), "T D(standby-a) C(SELECT 1) Z(I)")
 	c.query("COMMIT")
 }
+
+// TestBeginWithFirstStatement: a driver that sends BEGIN in one batch with the statement behind it (JDBC) has its
+// transactions begun on a standby like any other.
+func TestBeginWithFirstStatement(t *testing.T) {
+	begin := func(name, sql string) []pgtest.Message {
+		out := []pgtest.Message{pgtest.Bind("", name), pgtest.Execute("", 0)}
+		if sql != "" {
+			out = append([]pgtest.Message{pgtest.Parse(name, sql)}, out...)
+		}
+		return out
+	}
+	run := func(sql string) []pgtest.Message {
+		return []pgtest.Message{pgtest.Parse("", sql), pgtest.Bind("", ""), pgtest.DescribePortal(""), pgtest.Execute("", 0), pgtest.Sync()}
+	}
+	readOnly := withoutB
+	for _, tc := range []struct {
+		name   string
+		rig    func(*rig)
+		begin  string
+		first  string
+		reply  string
+		begins string
+		ran    string
+	}{
+		{"optimistic", hopeful, "BEGIN", "SELECT 7", "1 2 C(BEGIN) 1 2 T D(standby-a) C(SELECT 1) Z(T)", "standby-a=1", "standby-a=1"},
+		{"read only", readOnly, "BEGIN READ ONLY", "SELECT 7", "1 2 C(BEGIN) 1 2 T D(standby-a) C(SELECT 1) Z(T)", "standby-a=1", "standby-a=1"},
+		{"a write", hopeful, "BEGIN", "INSERT INTO t VALUES (7)", "1 2 C(BEGIN) 1 2 n C(INSERT 0 1) Z(T)", "primary=1", "primary=1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, tc.rig)
+			c := r.client()
+			c.query("SELECT 1")
+			for range 2 { // the second time the driver has its BEGIN prepared
+				text := tc.begin
+				for range 2 {
+					r.forgetAll()
+					c.send(append(begin("S_1", text), run(tc.first)...)...)
+					reply := tc.reply
+					if text == "" {
+						reply = strings.TrimPrefix(reply, "1 ")
+					}
+					equal(t, "reply", c.ready(1), reply)
+					equal(t, "begun", r.ran(tc.begin), tc.begins)
+					equal(t, "ran", r.ran(tc.first), tc.ran)
+					equal(t, "the end", c.query("COMMIT"), "C(COMMIT) Z(I)")
+					text = ""
+				}
+				c.send(pgtest.CloseStatement("S_1"), pgtest.Sync())
+				c.ready(1)
+			}
+		})
+	}
+	t.Run("read and write", func(t *testing.T) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		r.forgetAll()
+		c.send(append(begin("", "BEGIN"), run("SELECT 7")...)...)
+		equal(t, "reply", c.ready(1), "1 2 C(BEGIN) 1 2 T D(primary) C(SELECT 1) Z(T)")
+		equal(t, "in one batch", strings.Contains(r.p().got(), "Q BEGIN"), false)
+	})
+	t.Run("an error behind it", func(t *testing.T) {
+		r := newRig(t, hopeful)
+		c := r.client()
+		c.send(append(begin("", "BEGIN"), pgtest.Bind("", "none"), pgtest.Execute("", 0), pgtest.Sync())...)
+		equal(t, "reply", c.ready(1), "1 2 C(BEGIN) E(ERROR 26000) Z(E)")
+		equal(t, "the end", c.query("ROLLBACK"), "C(ROLLBACK) Z(I)")
+	})
+}

@@ -278,7 +278,7 @@ func (s *session) toPrimary(snap *health.Snapshot, now int64, why router.Reason)
 // decideTx is where a transaction goes whose BEGIN was deferred: read-only ones to a standby
 // when their first statement is a read, all others to the primary, unless they begin optimistically with a plain read.
 func (s *session) decideTx(c *chunk, snap *health.Snapshot, now int64, try *attempt) (router.Decision, bool) {
-	if s.optimistic() && s.plainRead(c) {
+	if s.optimistic(s.deferred.mode) && s.plainRead(c) {
 		d := router.Route(c.unit, s.view(try), snap, now)
 		if d.Target == router.TargetStandby && d.Reason == router.ReasonRead {
 			d.Reason = router.ReasonOptimistic
@@ -287,7 +287,7 @@ func (s *session) decideTx(c *chunk, snap *health.Snapshot, now int64, try *atte
 			return d, true
 		}
 	}
-	if !s.readOnlyTx() || c.unit == nil || c.unit.Class == router.ClassPrimary && c.unit.Flags&router.FlagReadInReadOnly == 0 {
+	if !s.readOnlyTx(s.deferred.mode) || c.unit == nil || c.unit.Class == router.ClassPrimary && c.unit.Flags&router.FlagReadInReadOnly == 0 {
 		return s.toPrimary(snap, now, router.ReasonTransaction), true
 	}
 	u := s.srv.plainRead
@@ -301,9 +301,8 @@ func (s *session) decideTx(c *chunk, snap *health.Snapshot, now int64, try *atte
 	return d, true
 }
 
-// readOnlyTx says whether the deferred transaction is read-only at an isolation that a standby has.
-func (s *session) readOnlyTx() bool {
-	m := s.deferred.mode
+// readOnlyTx says whether a transaction is read-only at an isolation that a standby has.
+func (s *session) readOnlyTx(m router.TxMode) bool {
 	if m.Isolation == 'S' || (m.Isolation == 0 && s.serializable) || m.Snapshot {
 		return false
 	}
@@ -318,10 +317,9 @@ func (s *session) declaredReadOnly(m router.TxMode) bool {
 	return s.readOnly
 }
 
-// optimistic says whether the deferred transaction may begin on a standby although it may write later. A standby
+// optimistic says whether a transaction may begin on a standby although it may write later. A standby
 // refuses a BEGIN READ WRITE.
-func (s *session) optimistic() bool {
-	m := s.deferred.mode
+func (s *session) optimistic(m router.TxMode) bool {
 	return s.target.Optimistic && m.ReadOnly == router.Unset && !s.readOnly && s.movable(m)
 }
 

@@ -21,6 +21,7 @@ type place struct {
 	name    string
 	addr    string // the primary, or pgweir
 	standby string // a standby, or pgweir's listener with route: standby
+	primary string // the primary's port, where reads may go elsewhere; "" otherwise
 }
 
 // port is the port of an address.
@@ -35,13 +36,13 @@ func port(addr string) string {
 // eachPlace runs a test straight against the nodes, and then through pgweir.
 func eachPlace(t *testing.T, f func(t *testing.T, at place)) {
 	c := sharedCluster(t)
-	straight := place{"straight", c.Nodes[0].Addr(), c.Nodes[1].Addr()}
+	straight := place{"straight", c.Nodes[0].Addr(), c.Nodes[1].Addr(), ""}
 	if !t.Run(straight.name, func(t *testing.T) { f(t, straight) }) {
 		t.Fatal("the program is wrong: it fails without pgweir")
 	}
 	t.Run("pgweir", func(t *testing.T) {
 		p := StartProxy(t, c, proxyConfig{})
-		f(t, place{"pgweir", p.Addr, p.Standby})
+		f(t, place{"pgweir", p.Addr, p.Standby, port(c.Nodes[0].Addr())})
 	})
 }
 
@@ -58,6 +59,9 @@ func (at place) environ(t testing.TB) []string {
 		if !strings.HasPrefix(kv, "PG") && !strings.HasPrefix(kv, "LC_") {
 			env = append(env, kv)
 		}
+	}
+	if at.primary != "" {
+		env = append(env, "PRIMARY_PORT="+at.primary)
 	}
 	return env
 }
@@ -140,7 +144,7 @@ func TestJDBC(t *testing.T) {
 	runs(t, os.Environ(), "", nil, javac, "-cp", jar, "-d", classes, "drivers/jdbc/Main.java")
 	eachPlace(t, func(t *testing.T, at place) {
 		out := runs(t, at.environ(t), "", nil, java, "-cp", jar+":"+classes+":/usr/share/java/scram-client.jar:/usr/share/java/*", "Main")
-		checked(t, out, "prepared", "batches", "COPY", "LISTEN", "cancel", "large", "going on", "query modes", "several hosts")
+		checked(t, out, "prepared", "batches", "COPY", "LISTEN", "cancel", "large", "going on", "read-only", "query modes", "several hosts")
 	})
 }
 

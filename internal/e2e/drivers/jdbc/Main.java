@@ -227,6 +227,24 @@ public class Main {
     ok("going on after errors");
   }
 
+  // transactions are read-only ones, whose BEGIN comes in one batch with the first statement: behind pgweir they are not
+  // the primary's, once a standby is fresh enough.
+  static void transactions() throws Exception {
+    String primary = System.getenv("PRIMARY_PORT");
+    long end = System.nanoTime() + 20_000_000_000L;
+    try (Connection c = connect(HOST + ":" + PORT)) {
+      c.setReadOnly(true);
+      c.setAutoCommit(false);
+      int elsewhere = 0;
+      for (int i = 0; i < 8 || primary != null && elsewhere < 8; i++) { // more than JDBC's prepareThreshold
+        if (!one(c, "SELECT node_port()").equals(primary)) elsewhere++;
+        c.commit();
+        if (System.nanoTime() > end) throw new AssertionError("of " + i + " transactions " + elsewhere + " ran on standbys");
+      }
+    }
+    ok("read-only transactions");
+  }
+
   static void modes() throws Exception {
     for (String mode : new String[] {"simple", "extended", "extendedForPrepared", "extendedCacheEverything"}) {
       try (Connection c = connect(HOST + ":" + PORT, "preferQueryMode", mode);
@@ -264,6 +282,7 @@ public class Main {
       large(c);
       recovery(c);
     }
+    transactions();
     modes();
     hosts();
   }
