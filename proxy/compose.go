@@ -28,6 +28,7 @@ func (s *session) compose(c *chunk, l *lease, r *relay) []byte {
 		k.touched = true
 		r.push(expectation{typ: pgwire.MsgQuery, kind: byte(txOpen), swallow: true})
 		k.setPlan("", 0)
+		l.unnamed = 0
 	}
 	if l.shared {
 		l.tick++

@@ -48,7 +48,7 @@ func TestOpaqueResetLasting(t *testing.T) {
 			t.Error("b got the connection")
 		}
 		a.runs(protocol, "INSERT INTO t VALUES (1)")
-		equal(t, "connections", r.p().live(), 1)
+		await(t, "the connection to be closed", func() bool { return r.p().live() == 1 })
 		equal(t, "closed", counter(r.cluster.metrics.resetClosed), 1)
 	})
 }

@@ -36,7 +36,8 @@ const anotherShape = ^uint64(0)
 
 // checkShapes makes sure that no statement which this lease does not have yet would give the client other
 // rows than on the lease where it was prepared: PostgreSQL refuses that (0A000), and a client that was not
-// told would decode the rows wrongly. It costs a round trip at a statement's first use on a lease.
+// told would decode the rows wrongly. It costs a round trip at a statement's first use on a lease, for the unnamed one when
+// the client was told of its rows in an earlier unit and the lease does not have it any more.
 // The problem is the node's or ours; the error is the lease's.
 func (s *session) checkShapes(c *chunk, l *lease) (*problem, error) {
 	if s.batch != nil || s.st.tx == txFailed {
@@ -44,15 +45,14 @@ func (s *session) checkShapes(c *chunk, l *lease) (*problem, error) {
 	}
 	for i := range c.items {
 		it := &c.items[i]
-		if it.st == nil || it.st.shape == nil || it.st.parse == nil || len(it.name) == 0 || it.typ == pgwire.MsgParse || it.typ == pgwire.MsgClose {
+		if it.st == nil || it.st.shape == nil || it.st.parse == nil || it.typ == pgwire.MsgParse || it.typ == pgwire.MsgClose {
 			continue
 		}
 		if it.st.unit != nil && it.st.unit.Flags&router.FlagLateRows != 0 {
 			continue // PostgreSQL does not hold it to what Describe said
 		}
 		s.renewed(it.st, it.name, l)
-		on := l.named[l.called(it.name, it.st)]
-		if on != nil && on.version == it.st.version && (on.shape == nil || slices.Equal(on.shape, it.st.shape)) {
+		if l.hasShape(l.called(it.name, it.st), it.st) {
 			continue
 		}
 		if p, err := s.checkShape(it, l); p != nil || err != nil {
@@ -62,13 +62,25 @@ func (s *session) checkShapes(c *chunk, l *lease) (*problem, error) {
 	return nil, nil
 }
 
+// hasShape says whether the lease has the statement under a name, with the rows that the client knows of. The unnamed one
+// belongs to one session, whose rows the node itself compares for as long as it has it.
+func (l *lease) hasShape(node string, st *statement) bool {
+	if node == "" {
+		return l.unnamed == st.version
+	}
+	on := l.named[node]
+	return on != nil && on.version == st.version && (on.shape == nil || slices.Equal(on.shape, st.shape))
+}
+
 // checkShape prepares one statement on the lease and compares its rows.
 func (s *session) checkShape(it *item, l *lease) (*problem, error) {
 	r := s.relaying()
 	r.reset(s, l)
 	out := s.scratch[:0]
 	name := l.called(it.name, it.st)
-	if l.version(name) != 0 {
+	if name == "" {
+		l.unnamed = 0 // the node drops it before it looks at the text
+	} else if l.version(name) != 0 {
 		out = pgwire.AppendClose(out, pgwire.KindStatement, name)
 		r.push(expectation{typ: pgwire.MsgClose, kind: pgwire.KindStatement, swallow: true, node: name})
 	}
