@@ -79,11 +79,7 @@ func (b *bases) get(s *session) (*base, error) {
 	if known != nil && health.Clock()-known.read < int64(baseTTL) {
 		return known, nil
 	}
-	l, err := s.firstLease()
-	if err != nil {
-		return nil, err
-	}
-	made, err := s.readBase(l)
+	made, err := s.readBase()
 	if err != nil {
 		return nil, err
 	}
@@ -155,44 +151,89 @@ func (p *problem) asLogin() error {
 	return &loginProblem{p}
 }
 
-// readBase asks a new lease what it starts with.
-func (s *session) readBase(l *lease) (*base, error) {
-	b := &base{read: health.Clock(), params: append([]pgwire.Param(nil), l.conn.Params...), settings: make(map[string]string)}
+// readBase asks a node what the session starts with.
+func (s *session) readBase() (*base, error) {
+	b := &base{read: health.Clock(), settings: make(map[string]string)}
 	names := baseSettings()
-	var sql strings.Builder
-	for i, n := range names {
-		if i == 0 {
-			sql.WriteString("SELECT ")
-		} else {
-			sql.WriteString(", ")
-		}
-		fmt.Fprintf(&sql, "pg_catalog.current_setting('%s')", n)
-	}
-	if err := l.conn.Link.Write(pgwire.AppendQuery(nil, sql.String())); err != nil {
+	a, err := s.inquire("SELECT pg_catalog.current_setting('" + strings.Join(names, "'), pg_catalog.current_setting('") + "')")
+	if err != nil {
 		return nil, err
+	}
+	if len(a.values) != len(names) {
+		return nil, errors.New("node refused to show a session's settings")
+	}
+	b.params = append(b.params, a.params...)
+	for i, n := range names {
+		b.settings[n] = a.values[i]
+	}
+	b.syncOff = isOff(b.settings["synchronous_commit"])
+	return b, nil
+}
+
+// answer is what a node said to a question of ours.
+type answer struct {
+	params  []pgwire.Param // what it reported at its login
+	values  []string       // of the last row; nil where it refused
+	notices []byte         // whole messages
+}
+
+// inquire asks a node a question during the login, on a connection that has no settings but those of its login. The lease stays
+// with the session. Connections that died in the pool do not count: there is an end of them.
+func (s *session) inquire(sql string) (answer, error) {
+	began := health.Clock()
+	for tries := 0; ; {
+		l, err := s.firstLease()
+		if err != nil {
+			return answer{}, err
+		}
+		a := answer{params: l.conn.Params}
+		if err = s.prepareLease(l); err == nil {
+			err = a.read(l, sql)
+		}
+		if err == nil {
+			return a, nil
+		}
+		s.lost(l, err)
+		s.giveUp(l)
+		if s.ctx.Err() != nil {
+			return answer{}, s.cause()
+		}
+		if !l.older(began) {
+			tries++
+		}
+		if tries == 2 {
+			return answer{}, fmt.Errorf("asking a node at a login: %w", err)
+		}
+	}
+}
+
+// read asks the node of a lease and takes its answer.
+func (a *answer) read(l *lease, sql string) error {
+	l.unnamed = 0
+	if err := l.conn.Link.Write(pgwire.AppendQuery(nil, sql)); err != nil {
+		return err
 	}
 	for {
 		typ, body, err := l.conn.Link.ReadMessage(maxWhole)
 		if err != nil {
-			s.lost(l, err)
-			s.giveUp(l)
-			return nil, fmt.Errorf("reading a session's settings: %w", err)
+			return err
 		}
 		switch typ {
 		case pgwire.MsgDataRow:
-			values, err := pgwire.ParseDataRow(body)
+			row, err := pgwire.ParseDataRow(body)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			for _, n := range names {
-				v, _ := values.Next()
-				b.settings[n] = string(v)
+			a.values = nil
+			for v, ok := row.Next(); ok; v, ok = row.Next() {
+				a.values = append(a.values, string(v))
 			}
+		case pgwire.MsgNoticeResponse:
+			a.notices = pgwire.AppendMessage(a.notices, typ, body)
 		case pgwire.MsgErrorResponse:
-			return nil, errors.New("node refused to show a session's settings")
+			a.values = nil
 		case pgwire.MsgReadyForQuery:
-			b.syncOff = isOff(b.settings["synchronous_commit"])
-			return b, nil
+			return nil
 		}
 	}
 }

@@ -89,6 +89,9 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	if s.st.unlocked && s.st.tx == txIdle && s.batch == nil {
 		s.lookForLocks(l)
 	}
+	if s.st.effective.lacks(nameSetting) {
+		s.renames(l)
+	}
 	return false, nil
 }
 
@@ -404,7 +407,10 @@ func (s *session) settleTx(c *chunk, l *lease) {
 			s.moves = deferral{} // it is bound to its node
 		}
 	}
-	l.set = s.st.set
+	l.set = s.st.set.onNode()
+	if s.st.tx == txIdle {
+		s.st.resume()
+	}
 }
 
 // wiped tells the session's other lease of an effect that must reach it too.
@@ -443,6 +449,7 @@ func (s *session) txDied() {
 	if len(s.st.levels) > 0 {
 		s.st.set, s.st.effective = s.st.levels[0].set, s.st.levels[0].set
 	}
+	s.st.resume()
 	s.st.levels = nil
 	s.txLease, s.batch, s.txWrote, s.txOnly, s.moves = nil, nil, false, false, deferral{}
 	s.figures.txBegan, s.figures.ran = 0, false

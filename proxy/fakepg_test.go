@@ -158,6 +158,7 @@ type backendPG struct {
 	limit   int32
 	stmts   map[string]string
 	portals map[string]*portalPG
+	guc     *gucPG
 	closed  bool // guarded by n.mu
 }
 
@@ -194,6 +195,7 @@ func (n *fakePG) serve(c *pgtest.FakeConn) error {
 			c.Status[i][1] = v
 		}
 	}
+	b.guc = newGUC(c.Status)
 	if err := c.Ready(); err != nil {
 		return err
 	}
@@ -227,6 +229,7 @@ func (b *backendPG) error(code, message string) error {
 	if b.tx == 'T' {
 		b.tx = 'E'
 	}
+	b.guc.ends(false)
 	b.failed = true
 	b.skip = !b.simple
 	return b.flush()
@@ -257,6 +260,10 @@ func (b *backendPG) die() error {
 
 // ready ends a unit.
 func (b *backendPG) ready() error {
+	if b.tx == 'I' {
+		b.guc.ends(true)
+	}
+	b.say(b.guc.report()...)
 	b.say(pgtest.ReadyForQuery(b.tx))
 	if b.tx != 'T' {
 		b.portals = map[string]*portalPG{}
@@ -491,29 +498,19 @@ func (b *backendPG) usual(p *portalPG) error {
 		b.say(pgtest.CommandComplete("DEALLOCATE"))
 	case "DISCARD":
 		b.stmts = map[string]string{}
-		b.say(pgtest.CommandComplete("DISCARD ALL"))
-	case "SET":
-		b.set(p.sql)
+		if p.sql == "DISCARD ALL" {
+			b.guc.set("RESET ALL")
+		}
+		b.say(pgtest.CommandComplete(p.sql))
+	case "SET", "RESET":
+		b.guc.set(p.sql)
+		b.say(pgtest.CommandComplete(word))
 	case "CREATE":
 		b.say(pgtest.CommandComplete("CREATE TABLE"))
 	default:
 		b.say(pgtest.CommandComplete(word))
 	}
 	return nil
-}
-
-// set answers SET, with the ParameterStatus that some settings have.
-func (b *backendPG) set(sql string) {
-	rest := strings.TrimPrefix(strings.TrimPrefix(sql, "SET "), "SESSION ")
-	name, value, _ := strings.Cut(rest, " TO ")
-	name = strings.ToLower(strings.Trim(name, `"`))
-	if name == "application_name" || name == "datestyle" {
-		if name == "datestyle" {
-			name = "DateStyle"
-		}
-		b.say(pgtest.ParameterStatus(name, strings.Trim(value, "'")))
-	}
-	b.say(pgtest.CommandComplete("SET"))
 }
 
 // endTx answers COMMIT and its kin.
@@ -530,6 +527,7 @@ func (b *backendPG) endTx(word, sql string) {
 	if b.tx == 'I' {
 		b.say(pgtest.Notice("WARNING", "25P01", "there is no transaction in progress"))
 	}
+	b.guc.ends(tag == "COMMIT")
 	b.tx = 'I'
 	if strings.Contains(sql, "AND CHAIN") {
 		b.tx = 'T'
@@ -541,7 +539,7 @@ func (b *backendPG) endTx(word, sql string) {
 func (b *backendPG) rows(p *portalPG) error {
 	switch {
 	case strings.HasPrefix(p.sql, "SELECT pg_catalog.current_setting"):
-		b.say(pgtest.RowDescription("a"), pgtest.DataRow(`"$user", public`, "none", "read committed", "off", "off", "0", "on"), pgtest.CommandComplete("SELECT 1"))
+		b.say(pgtest.RowDescription("a"), pgtest.DataRow(`"$user", public`, "none", "read committed", "off", "off", "0", "0", "on"), pgtest.CommandComplete("SELECT 1"))
 		return nil
 	case p.sql == "SELECT 1/0":
 		return b.error("22012", "division by zero")

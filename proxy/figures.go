@@ -34,15 +34,15 @@ func (u *Usage) add(o Usage) {
 // figures is what others may see of a session while it runs. Its goroutine alone writes, so that no
 // statement waits for a reader or for another session; what it has counted is published once a transaction.
 type figures struct {
-	since    int64                    // health.Clock() at the login
-	request  atomic.Int64             // … when the last unit came that went to a node; 0 before
-	waiting  atomic.Int64             // … since when it waits for a connection; 0 when it does not
-	got      atomic.Int64             // … when the last such wait was over
-	holding  atomic.Bool              // it holds a connection or is about to get one
-	cancels  atomic.Int32             // cancel requests of its client that are on their way to a node
-	settings atomic.Pointer[settings] // what it has SET
-	pin      atomic.Int32             // router.Pin
-	pinned   atomic.Int64             // health.Clock() when it was
+	since   int64                  // health.Clock() at the login
+	request atomic.Int64           // … when the last unit came that went to a node; 0 before
+	waiting atomic.Int64           // … since when it waits for a connection; 0 when it does not
+	got     atomic.Int64           // … when the last such wait was over
+	holding atomic.Bool            // it holds a connection or is about to get one
+	cancels atomic.Int32           // cancel requests of its client that are on their way to a node
+	name    atomic.Pointer[string] // application_name, as its client was told; nil before
+	pin     atomic.Int32           // router.Pin
+	pinned  atomic.Int64           // health.Clock() when it was
 
 	published struct {
 		sync.Mutex
@@ -105,9 +105,6 @@ func (s *session) publish() {
 	f.published.Lock()
 	f.published.Usage = f.counted
 	f.published.Unlock()
-	if f.settings.Load() != s.st.set {
-		f.settings.Store(s.st.set)
-	}
 }
 
 // usage is what was published last.

@@ -328,8 +328,11 @@ func (s *session) forgotten(kept bool) {
 		if !ok || told == p.Value || s.sets(p.Name) {
 			continue
 		}
-		delete(s.params, p.Name)
+		s.tells(p.Name, p.Value)
 		out = pgwire.AppendParameterStatus(out, p.Name, p.Value)
+	}
+	if name, ok := s.st.start.get(nameSetting); ok && s.st.set.values[nameSetting] == name && s.tells(nameSetting, s.nameShown) {
+		out = pgwire.AppendParameterStatus(out, nameSetting, s.nameShown)
 	}
 	if len(out) > 0 {
 		_ = s.client.Write(out) // a link that is broken says so at the next read
@@ -421,6 +424,9 @@ func (e *errReplay) Error() string { return "the session's settings were refused
 // when they differ: what decides rights or names must stand before the client's bytes are read. The
 // error is the node link's, or *errReplay.
 func (s *session) prepareLease(l *lease) error {
+	if s.batch != nil {
+		return nil // a query of ours would end it
+	}
 	if l.discard {
 		if err := s.command(l, "DISCARD ALL"); err != nil {
 			return err
@@ -434,15 +440,14 @@ func (s *session) prepareLease(l *lease) error {
 		}
 		l.sequences = 0
 	}
-	if l.set == s.st.set || l.set.key == s.st.set.key || (s.st.tx != txIdle && s.deferred.text == "") {
-		return nil
-	}
-	if sql := difference(l.set, s.st.set); sql != "" {
-		if err := s.command(l, sql); err != nil {
-			return err
+	if l.set != s.st.set && l.set.key != s.st.set.key && (s.st.tx == txIdle || s.deferred.text != "") {
+		if sql := difference(l.set, s.st.set); sql != "" {
+			if err := s.command(l, sql); err != nil {
+				return err
+			}
 		}
+		l.set = s.st.set
 	}
-	l.set = s.st.set
 	return nil
 }
 

@@ -305,7 +305,7 @@ func (r *relay) message(typ byte, body []byte) (keep bool, err error) {
 	case pgwire.MsgNotificationResponse:
 		return r.s.notified(body)
 	case pgwire.MsgParameterStatus:
-		return r.s.parameter(body)
+		return r.parameter(body)
 	case pgwire.MsgReadyForQuery:
 		return r.ready(body)
 	}
@@ -568,6 +568,9 @@ func (r *relay) ready(body []byte) (bool, error) {
 	x := *e
 	r.advance()
 	if x.swallow {
+		if x.typ == pgwire.MsgQuery {
+			r.l.forget("") // any simple query drops it
+		}
 		if x.kind != 0 && status != x.kind {
 			return false, fmt.Errorf("%w: a BEGIN left the transaction status %q", errHostile, status)
 		}
@@ -584,6 +587,11 @@ func (r *relay) ready(body []byte) (bool, error) {
 	r.status = txBlock(status)
 	if !r.discard && r.marks {
 		r.s.mark(r.l, r.wrote)
+	}
+	if !r.discard && (r.failed || len(r.effects) > 0) {
+		if _, told := r.renamed(r.effects); told != nil {
+			r.instead = pgwire.AppendReadyForQuery(told, status)
+		}
 	}
 	return !r.discard, nil
 }

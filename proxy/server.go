@@ -174,6 +174,7 @@ type Target struct {
 	WaitTimeout    time.Duration // for a connection of a full pool; 0: no limit
 	WaitNotify     time.Duration // after which a client is told that it waits for a connection; 0: never
 	CancelTimeout  time.Duration // for a cancel to reach a node
+	AddHost        AddHost       // application_name_add_host
 	Times          Times         // what Refresh asks for again
 }
 

@@ -30,6 +30,8 @@ type session struct {
 
 	startupParams []pgwire.Param // what every node login of this session starts with
 	startupKey    string
+	name          given  // the application_name that the client came with, which is no part of them
+	nameShown     string // … as nodes show it
 	pid           atomic.Uint32
 	secret        []byte
 	offloaded     bool
@@ -37,6 +39,7 @@ type session struct {
 	st          state
 	base        *base
 	params      map[string]string // ParameterStatus values that differ from the base
+	reports     []pgwire.Param    // ParameterStatus that came while something of ours ran
 	leases      [slots]*lease
 	homes       [slots]pool.Home // of the pools that they come from
 	last        *lease           // the lease that was used last
@@ -240,6 +243,11 @@ func (s *session) carry(c *chunk) error {
 				return s.refuse(c, problem)
 			}
 			continue
+		}
+		if told := s.reported(); told != nil {
+			if err := s.client.Write(told); err != nil {
+				return err
+			}
 		}
 		p, err := s.claim(c, l)
 		if p == nil && err == nil {

@@ -139,6 +139,33 @@ func TestSettingsRolledBack(t *testing.T) {
 	equal(t, "committed", r.a().got(), `Q SET "work_mem" TO '8MB' | Q SELECT 1`)
 }
 
+// TestSettingsWithinBatch: what a batch has SET by its first Flush is not set again in the middle of it.
+func TestSettingsWithinBatch(t *testing.T) {
+	r := newRig(t, alone)
+	c := r.client()
+	r.forgetAll()
+	c.send(pgtest.Parse("", "SET work_mem TO '8MB'"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Flush())
+	equal(t, "flushed", c.until('C'), "1 2 C(SET)")
+	c.send(pgtest.Parse("", "INSERT INTO t VALUES (1)"), pgtest.Bind("", ""), pgtest.Execute("", 0), pgtest.Sync())
+	equal(t, "the rest", c.ready(1), "1 2 C(INSERT 0 1) Z(I)")
+	if got := r.p().got(); strings.Contains(got, "Q ") {
+		t.Errorf("a query within the batch: %s", got)
+	}
+}
+
+// TestSettingsLocalDefault: SET LOCAL … TO DEFAULT is over with its transaction, and nobody else gets what was there before.
+func TestSettingsLocalDefault(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a, b := r.client(), r.client()
+	for _, sql := range []string{"SET work_mem TO '9MB'", "BEGIN", "SET LOCAL work_mem TO DEFAULT", "COMMIT"} {
+		a.query(sql)
+	}
+	r.forgetAll()
+	b.query("INSERT INTO t VALUES (1)")
+	a.query("INSERT INTO t VALUES (2)")
+	equal(t, "both", r.p().got(), `Q RESET "work_mem" | Q INSERT INTO t VALUES (1) | Q SET "work_mem" TO '9MB' | Q INSERT INTO t VALUES (2)`)
+}
+
 // TestSettingsRefused: a node that refuses a setting is tried once more on a new connection; then the client
 // gets the node's own error.
 func TestSettingsRefused(t *testing.T) {
@@ -168,13 +195,33 @@ func TestParameterStatus(t *testing.T) {
 	r := newRig(t, withoutB)
 	c := r.client("application_name", "app1")
 	equal(t, "at login", c.Status["application_name"], "app1")
-	equal(t, "set", c.query("SET application_name TO 'app2'"), "S(application_name=app2) C(SET) Z(I)")
+	equal(t, "set", c.query("SET application_name TO 'app2'"), "C(SET) S(application_name=app2) Z(I)")
 	equal(t, "made elsewhere in silence", c.query("SELECT 1"), "T D(standby-a) C(SELECT 1) Z(I)")
-	equal(t, "startup", r.a().last().Param("application_name"), "app1")
+	equal(t, "no part of the node's login", r.a().last().Param("application_name"), "")
 	equal(t, "the same again", c.query("SET application_name TO 'app2'"), "C(SET) Z(I)")
 	must(t, r.a().last().Send(pgtest.ParameterStatus("in_hot_standby", "on")))
 	equal(t, "never in_hot_standby", c.query("SELECT 1"), "T D(standby-a) C(SELECT 1) Z(I)")
 	equal(t, "as the primary", c.Status["in_hot_standby"], "off")
+}
+
+// TestParameterStatusOfOurs: what a connection reports while it is brought up to the session is not the client's to hear.
+func TestParameterStatusOfOurs(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	c.query("SET datestyle TO 'German'")
+	equal(t, "a read", c.query("SELECT 1"), "T D(standby-a) C(SELECT 1) Z(I)")
+	equal(t, "discarded on the primary", c.query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
+	equal(t, "once", c.query("DISCARD ALL"), "C(DISCARD ALL) S(DateStyle=ISO, MDY) Z(I)")
+	equal(t, "and again", c.query("SET datestyle TO 'German'"), "C(SET) S(DateStyle=German) Z(I)")
+	equal(t, "wiped and set in silence", c.query("SELECT 1"), "T D(standby-a) C(SELECT 1) Z(I)")
+	r.a().on("DISCARD ALL", func(b *backendPG) error {
+		b.guc.set("SET TimeZone TO 'Asia/Tokyo'") // a reload of the server's configuration
+		b.say(pgtest.CommandComplete("DISCARD ALL"))
+		return nil
+	})
+	c.query("INSERT INTO t VALUES (1)")
+	c.query("DISCARD ALL")
+	equal(t, "what is news nonetheless", c.query("SELECT 1"), "S(TimeZone=Asia/Tokyo) T D(standby-a) C(SELECT 1) Z(I)")
 }
 
 // TestNotifications: they arrive at once and name the sender by its virtual pid.

@@ -121,19 +121,12 @@ func (s *session) clientView() ClientView {
 	return v
 }
 
-// application is the client's application_name: what it has SET, or came with.
+// application is the client's application_name as it was told, or came with.
 func (s *session) application() string {
-	if set := s.figures.settings.Load(); set != nil {
-		if value, ok := set.get("application_name"); ok && value != wasReset {
-			return unquote(value)
-		}
+	if name := s.figures.name.Load(); name != nil {
+		return *name
 	}
-	for _, p := range s.startupParams {
-		if p.Name == "application_name" {
-			return p.Value
-		}
-	}
-	return ""
+	return s.name.name
 }
 
 // wall is the time of day at a reading of health.Clock; zero for 0.

@@ -364,54 +364,72 @@ func (s *session) loginMark() uint64 {
 	return s.cluster.Monitor.Fence().Mark()
 }
 
-// startup splits the startup parameters into what is ours and what every node login carries.
+// startup splits the startup parameters into what is the session's own and what every node login carries. What stands in
+// options comes first, as a node applies it.
 func (s *session) startup(st *pgwire.Startup) error {
-	own := func(name, value string) (bool, error) {
-		rest, ok := strings.CutPrefix(strings.ToLower(name), "pgweir.")
-		if !ok {
-			return false, nil
-		}
-		if p := s.setOwn(rest, value, false); p != nil {
-			return true, &loginProblem{p}
-		}
-		return true, nil
+	options, err := s.startupOptions(st.Options)
+	if err != nil {
+		return err
 	}
-	options := st.Options
-	if strings.Contains(strings.ToLower(options), "pgweir.") {
-		o, err := pgwire.ParseOptions(options)
-		if err != nil {
-			return err
-		}
-		var kept []byte
-		for _, p := range o.Settings {
-			mine, err := own(p.Name, p.Value)
-			if err != nil {
-				return err
-			}
-			if !mine {
-				kept = pgwire.AppendOption(kept, p.Name, p.Value)
-			}
-		}
-		options = string(kept)
-	}
-	var key strings.Builder
 	if options != "" {
-		s.startupParams = append(s.startupParams, pgwire.Param{Name: "options", Value: options})
-		key.WriteString(options)
+		s.startsWith(pgwire.Param{Name: "options", Value: options})
 	}
 	for _, p := range st.Settings {
-		mine, err := own(p.Name, p.Value)
+		mine, err := s.takes(p)
 		if err != nil {
 			return err
 		}
-		if mine {
-			continue
+		if !mine {
+			s.startsWith(p)
 		}
-		s.startupParams = append(s.startupParams, p)
-		fmt.Fprintf(&key, "\x00%s\x00%s", p.Name, p.Value)
 	}
-	s.startupKey = key.String()
 	return nil
+}
+
+// startsWith adds to what every node login of the session carries, and to the key of its pool.
+func (s *session) startsWith(p pgwire.Param) {
+	s.startupParams = append(s.startupParams, p)
+	s.startupKey += p.Name + "\x00" + p.Value + "\x00"
+}
+
+// takes takes a startup parameter that is the session's own and no node's to know.
+func (s *session) takes(p pgwire.Param) (mine bool, err error) {
+	if isName(p.Name) {
+		s.name = given{p.Value, true}
+		return true, nil
+	}
+	rest, ok := strings.CutPrefix(strings.ToLower(p.Name), "pgweir.")
+	if !ok {
+		return false, nil
+	}
+	if problem := s.setOwn(rest, p.Value, false); problem != nil {
+		return true, &loginProblem{problem}
+	}
+	return true, nil
+}
+
+// startupOptions takes out of options what is the session's own. A text that cannot be read, or not all of it, is left as
+// it is: errors are a node's.
+func (s *session) startupOptions(options string) (kept string, err error) {
+	lower := strings.ToLower(options)
+	if !strings.Contains(lower, "pgweir.") && !strings.Contains(lower, "application") {
+		return options, nil
+	}
+	o, err := pgwire.ParseOptions(options)
+	if err != nil || o.Opaque {
+		return options, nil
+	}
+	var left []byte
+	for _, p := range o.Settings {
+		mine, err := s.takes(p)
+		if err != nil {
+			return "", err
+		}
+		if !mine {
+			left = pgwire.AppendOption(left, p.Name, p.Value)
+		}
+	}
+	return string(left), nil
 }
 
 // begin finds what a login on the primary starts with and tells the client that it is in.
@@ -428,12 +446,16 @@ func (s *session) begin(st *pgwire.Startup) error {
 		return err
 	}
 	s.base = base
+	out, err := s.introduce()
+	if err != nil {
+		return err
+	}
+	s.reports = s.reports[:0]
 	s.settleSync()
 	if s.target.RealPID {
 		s.takePID()
 	}
-	var out []byte
-	for _, p := range base.params {
+	for _, p := range s.base.params {
 		out = pgwire.AppendParameterStatus(out, p.Name, s.shown(p.Name, p.Value))
 	}
 	out = pgwire.AppendBackendKeyData(out, s.pid.Load(), s.secret)
@@ -461,6 +483,9 @@ func (s *session) shown(name, value string) string {
 		}
 		return "off"
 	}
+	if told, ok := s.params[name]; ok {
+		return told
+	}
 	return value
 }
 
@@ -476,28 +501,23 @@ func offloaded(percent int, host, user string) bool {
 	return int(h%100) < percent
 }
 
-// parameter takes a ParameterStatus of a lease and says whether the client is to see it: only
-// when it changes what the client was told.
-func (s *session) parameter(body []byte) (bool, error) {
-	name, value, err := pgwire.ParseParameterStatus(body)
-	if err != nil {
-		return false, fmt.Errorf("%w: %w", errHostile, err)
-	}
-	if string(name) == "in_hot_standby" {
-		return false, nil
-	}
-	known, ok := s.params[string(name)]
+// tells takes the value of a parameter that the client is to see, and says whether it is news to it.
+func (s *session) tells(name, value string) bool {
+	known, ok := s.params[name]
 	if !ok {
-		known, ok = s.base.param(string(name))
+		known, ok = s.base.param(name)
 	}
-	if ok && known == string(value) {
-		return false, nil
+	if name == nameSetting && (!ok || known != value || s.figures.name.Load() == nil) {
+		s.figures.name.Store(&value)
+	}
+	if ok && known == value {
+		return false
 	}
 	if s.params == nil {
 		s.params = make(map[string]string)
 	}
-	s.params[string(name)] = string(value)
-	return true, nil
+	s.params[name] = value
+	return true
 }
 
 // notified takes a NotificationResponse: a sender that is a lease of ours is shown under its

@@ -54,6 +54,10 @@ const byFunction = "\x00"
 // first SET, but empty.
 const wasReset = "\x01"
 
+// atDefault is the value of a setting that the session started with, where a RESET of the client's has brought the node to the
+// node's own default instead.
+const atDefault = "\x02"
+
 // custom says whether a setting is one that SET makes.
 func custom(name string) bool { return strings.Contains(name, ".") }
 
@@ -127,6 +131,20 @@ func (s *settings) get(name string) (string, bool) {
 	return v, ok
 }
 
+// lacks says whether the node is at its own default of a setting, where the session is at the one it started with.
+func (s *settings) lacks(name string) bool { return s.values[name] == atDefault }
+
+// onNode returns the set as a node has it.
+func (s *settings) onNode() *settings {
+	to := s
+	for _, name := range s.names {
+		if s.lacks(name) {
+			to = to.without(name)
+		}
+	}
+	return to
+}
+
 // level is what a transaction or a savepoint goes back to when it is rolled back.
 type level struct {
 	savepoint string // "" for the transaction itself
@@ -159,6 +177,7 @@ type marks struct {
 // pins, what it has seen. It is pure: nothing in it waits or fails.
 type state struct {
 	tx        txBlock
+	start     *settings // what the session started with beside what its connections start with: RESET goes back to it
 	set       *settings // what survives the transaction that is open now
 	effective *settings // set, and what SET LOCAL put on top
 	levels    []level   // the open transaction and its savepoints
@@ -173,7 +192,46 @@ type state struct {
 
 // newState is the state of a session that has just logged in; login is the fence's mark at that moment.
 func newState(login uint64) state {
-	return state{tx: txIdle, set: noSettings, effective: noSettings, marks: marks{write: login}}
+	return state{tx: txIdle, start: noSettings, set: noSettings, effective: noSettings, marks: marks{write: login}}
+}
+
+// startWith makes a setting one that the session starts with.
+func (s *state) startWith(name, value string) {
+	s.start = s.start.with(name, value)
+	s.set, s.effective = s.start, s.start
+}
+
+// reset returns a set after RESET of a name has reached a node.
+func (s *state) reset(from *settings, name string) *settings {
+	if _, ok := s.start.get(name); ok {
+		return from.with(name, atDefault)
+	}
+	return from.reset(name)
+}
+
+// started returns a set behind which only what the session started with is left, as RESET of each leaves it on a node.
+func (s *state) started(from *settings) *settings {
+	for _, name := range s.start.names {
+		from = from.with(name, atDefault)
+	}
+	return from
+}
+
+// resume puts what the session started with back in force, where the node is at its own default: the lease is brought up to it
+// before the client's next statement.
+func (s *state) resume() {
+	for _, name := range s.start.names {
+		value, _ := s.start.get(name)
+		if s.set.lacks(name) {
+			s.set = s.set.with(name, value)
+		}
+		if s.effective.lacks(name) {
+			s.effective = s.effective.with(name, value)
+		}
+	}
+	if s.tx == txIdle {
+		s.effective = s.set
+	}
 }
 
 // pinned is the first reason for which the session keeps its primary connection. LISTEN alone
@@ -227,7 +285,10 @@ func (s *state) applyOne(e *router.Effect) {
 		}
 		s.assign(e.Name, value, e.Local)
 	case router.EffectReset:
-		s.set, s.effective = s.set.reset(e.Name), s.effective.reset(e.Name)
+		s.effective = s.reset(s.effective, e.Name)
+		if !e.Local {
+			s.set = s.reset(s.set, e.Name)
+		}
 		s.custom = s.custom || custom(e.Name)
 	case router.EffectResetAll:
 		s.resetAll()
@@ -236,7 +297,7 @@ func (s *state) applyOne(e *router.Effect) {
 		s.pins[router.PinSessionAuthorization] = true
 	case router.EffectDiscardAll:
 		s.custom = s.custom || s.lasts()
-		s.set, s.effective = s.set.customOnly(), s.effective.customOnly()
+		s.set, s.effective = s.started(s.set.customOnly()), s.started(s.effective.customOnly())
 		s.pins, s.lasting = [16]bool{}, false
 		s.listens = nil
 	case router.EffectDiscard:
@@ -292,10 +353,17 @@ func (s *state) assign(name, value string, local bool) {
 	}
 }
 
-// resetAll is RESET ALL: role and session authorisation are not touched by it.
+// resetAll is RESET ALL: role and session authorisation are not touched by it, nor what SET LOCAL has put at its default
+// until the end of the transaction, whatever it is then.
 func (s *state) resetAll() {
+	left := noSettings
+	for _, name := range s.set.names {
+		if v, ok := s.effective.get(name); !ok || custom(name) && v == wasReset {
+			left = left.with(name, s.set.values[name])
+		}
+	}
 	keep := func(from *settings) *settings {
-		to := from.customOnly()
+		to := s.started(from.customOnly())
 		for _, name := range []string{"session_authorization", "role"} {
 			if v, ok := from.get(name); ok {
 				to = to.with(name, v)
@@ -304,6 +372,9 @@ func (s *state) resetAll() {
 		return to
 	}
 	s.set, s.effective = keep(s.set), keep(s.effective)
+	for _, name := range left.names {
+		s.set = s.set.with(name, left.values[name])
+	}
 }
 
 // codeInvalidName is invalid_name.

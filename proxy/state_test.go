@@ -119,6 +119,25 @@ func TestPins(t *testing.T) {
 	equal(t, "settings, too", settingsOf(s.set), "")
 }
 
+// TestLocalDefault: SET LOCAL … TO DEFAULT is over with its transaction, and RESET ALL passes over what it hides.
+func TestLocalDefault(t *testing.T) {
+	s := newState(0)
+	s.apply([]router.Effect{set("x", "1"), set("a.b", "1")})
+	begin := []router.Effect{
+		{Kind: router.EffectBegin}, {Kind: router.EffectReset, Name: "x", Local: true}, {Kind: router.EffectReset, Name: "a.b", Local: true},
+	}
+	s.apply(begin)
+	s.ready(txOpen, false, false)
+	equal(t, "within", settingsOf(s.effective), "a.b="+wasReset)
+	s.ready(txIdle, true, false)
+	equal(t, "behind", settingsOf(s.effective), "x=1 a.b=1")
+	s.apply(begin)
+	s.apply([]router.Effect{{Kind: router.EffectResetAll}})
+	s.ready(txOpen, false, false)
+	s.ready(txIdle, true, false)
+	equal(t, "behind RESET ALL", settingsOf(s.effective), "a.b=1 x=1")
+}
+
 // TestResetAll: RESET ALL leaves who the session is.
 func TestResetAll(t *testing.T) {
 	s := newState(0)

@@ -31,7 +31,7 @@ func (s *session) settleSync() {
 
 // syncOff says whether synchronous_commit is off in this session.
 func (s *session) syncOff() bool {
-	if len(s.st.effective.names) == 0 && s.syncOn == nil {
+	if _, ok := s.st.effective.get("synchronous_commit"); !ok {
 		return s.base.syncOff
 	}
 	return isOff(s.setting("synchronous_commit"))

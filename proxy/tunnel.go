@@ -20,8 +20,10 @@ func (s *session) tunnel(st *pgwire.Startup) error {
 	if st.Replication == pgwire.ReplicationDatabase {
 		value = "database"
 	}
-	s.startupParams = append(s.startupParams, pgwire.Param{Name: "replication", Value: value})
-	s.startupKey += "\x00replication"
+	s.startsWith(pgwire.Param{Name: "replication", Value: value})
+	if s.name.ok {
+		s.startsWith(pgwire.Param{Name: nameSetting, Value: s.name.name}) // synchronous_standby_names may speak of it
+	}
 	if st.Replication == pgwire.ReplicationPhysical {
 		s.target.Database = ""
 	}

@@ -199,7 +199,8 @@ type Overrides struct {
 	IdleTransaction                  *time.Duration // idle_transaction_timeout
 	ClientIdle                       *time.Duration // client_idle_timeout
 	ClientLifetime                   *time.Duration
-	Transactions                     *string // primary, optimistic
+	AddHost                          *proxy.AddHost // application_name_add_host
+	Transactions                     *string        // primary, optimistic
 }
 
 // Database is what a client gets that asks for its name.
@@ -241,6 +242,7 @@ type Settings struct {
 	WaitNotify    time.Duration // query_wait_notify; 0: never
 	Times         proxy.Times   // query_timeout and its like
 	BackendPID    string        // real counts in pool_mode session only
+	AddHost       proxy.AddHost // application_name_add_host
 	Transactions  string
 
 	wait *time.Duration
@@ -308,6 +310,7 @@ func (c *Config) Settings(listener int, database, user string) (Settings, error)
 		WaitTimeout:    first(levels, func(o *Overrides) *time.Duration { return o.WaitTimeout }),
 		WaitNotify:     first(levels, func(o *Overrides) *time.Duration { return o.WaitNotify }),
 		BackendPID:     first(levels, func(o *Overrides) *string { return o.BackendPID }),
+		AddHost:        first(levels, func(o *Overrides) *proxy.AddHost { return o.AddHost }),
 		Transactions:   first(levels, func(o *Overrides) *string { return o.Transactions }),
 	}
 	if s.DBName == "" {
@@ -428,6 +431,7 @@ func DefaultConfig() *Config {
 			BackendPID:     new("virtual"),
 			QueryTimeout:   new(time.Duration), TransactionTimeout: new(time.Duration), IdleTransaction: new(time.Duration),
 			ClientIdle: new(time.Duration), ClientLifetime: new(time.Duration),
+			AddHost:      new(proxy.AddNothing),
 			Transactions: new("primary"),
 		},
 		Databases:          map[string]*Database{},

@@ -138,6 +138,10 @@ func overrides(o *Overrides) section {
 		{"backend_pid", "the process id that a client is told: virtual, or, in pool_mode: session, real for that of its process on the primary, with which the session ends", optional[string]{&o.BackendPID, func(v *string) value {
 			return choice(v, word[string]{name: "virtual", val: "virtual"}, word[string]{name: "real", val: "real"})
 		}}},
+		{"application_name_add_host", "what is added to the application_name that a client comes with: host, host:port (unix for a Unix socket), or off", optional[proxy.AddHost]{&o.AddHost, func(v *proxy.AddHost) value {
+			return choice(v, word[proxy.AddHost]{name: "off", val: proxy.AddNothing}, word[proxy.AddHost]{name: "host", val: proxy.AddHostOnly},
+				word[proxy.AddHost]{name: "host:port", val: proxy.AddHostPort})
+		}}},
 		{"transactions", "where explicit transactions start", optional[string]{&o.Transactions, func(v *string) value {
 			return choice(v, word[string]{name: "primary", val: "primary"},
 				word[string]{name: "optimistic", val: "optimistic"})

@@ -255,7 +255,7 @@ func (s *server) resolve(listener int, database, user string) (proxy.Target, err
 		MaxLagBytes: set.Cluster.MaxLag.Bytes, MaxLagTime: set.Cluster.MaxLag.Time,
 		ResetOpaque: set.Cluster.Routing.Opaque == "reset",
 		Optimistic:  set.Transactions == "optimistic", BeginDefer: cfg.BeginDefer, HoldTimeout: cfg.Hold.Timeout, ConnectTimeout: cfg.Pool.ConnectTimeout,
-		WaitTimeout: set.WaitTimeout, WaitNotify: set.WaitNotify, CancelTimeout: cfg.Pool.CancelTimeout,
+		WaitTimeout: set.WaitTimeout, WaitNotify: set.WaitNotify, CancelTimeout: cfg.Pool.CancelTimeout, AddHost: set.AddHost,
 		Times: set.Times,
 	}
 	if set.ListenerRoute != nil {
