@@ -144,7 +144,13 @@ func TestJDBC(t *testing.T) {
 	runs(t, os.Environ(), "", nil, javac, "-cp", jar, "-d", classes, "drivers/jdbc/Main.java")
 	eachPlace(t, func(t *testing.T, at place) {
 		out := runs(t, at.environ(t), "", nil, java, "-cp", jar+":"+classes+":/usr/share/java/scram-client.jar:/usr/share/java/*", "Main")
-		checked(t, out, "prepared", "batches", "COPY", "LISTEN", "cancel", "large", "going on", "read-only", "query modes", "several hosts")
+		checked(t, out, "prepared", "batches", "COPY", "LISTEN", "cancel", "large", "going on", "transactions", "query modes", "several hosts")
+	})
+	t.Run("optimistic", func(t *testing.T) {
+		c := sharedCluster(t)
+		p := StartProxy(t, c, proxyConfig{Extra: "transactions: optimistic\n"})
+		env := append(place{"pgweir", p.Addr, p.Standby, port(c.Nodes[0].Addr())}.environ(t), "OPTIMISTIC=1")
+		checked(t, runs(t, env, "", nil, java, "-cp", jar+":"+classes+":/usr/share/java/scram-client.jar:/usr/share/java/*", "Main"), "transactions", "query modes")
 	})
 }
 

@@ -227,22 +227,30 @@ public class Main {
     ok("going on after errors");
   }
 
-  // transactions are read-only ones, whose BEGIN comes in one batch with the first statement: behind pgweir they are not
-  // the primary's, once a standby is fresh enough.
-  static void transactions() throws Exception {
+  // transactions come with their BEGIN in one batch with the first statement. Behind pgweir those that only read are not
+  // the primary's, once a standby is fresh enough: declared ones, or with transactions: optimistic all.
+  static void transactions(boolean readOnly) throws Exception {
     String primary = System.getenv("PRIMARY_PORT");
     long end = System.nanoTime() + 20_000_000_000L;
-    try (Connection c = connect(HOST + ":" + PORT)) {
-      c.setReadOnly(true);
+    try (Connection c = connect(HOST + ":" + PORT, "ApplicationName", "jdbc tx");
+        Connection direct = connect(HOST + ":" + (primary == null ? PORT : primary))) {
+      String here = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jdbc tx' AND state = 'idle in transaction'";
+      c.setReadOnly(readOnly);
       c.setAutoCommit(false);
       int elsewhere = 0;
       for (int i = 0; i < 8 || primary != null && elsewhere < 8; i++) { // more than JDBC's prepareThreshold
-        if (!one(c, "SELECT node_port()").equals(primary)) elsewhere++;
+        one(c, "SELECT v FROM jdbc_t WHERE id = 1");
+        if (one(direct, here).equals("0")) elsewhere++;
         c.commit();
         if (System.nanoTime() > end) throw new AssertionError("of " + i + " transactions " + elsewhere + " ran on standbys");
       }
+      if (readOnly) return;
+      one(c, "SELECT v FROM jdbc_t WHERE id = 1");
+      exec(c, "INSERT INTO jdbc_t VALUES (9200, 'moved')");
+      check("moved", one(c, "SELECT v FROM jdbc_t WHERE id = 9200"));
+      check("1", one(direct, here));
+      c.rollback();
     }
-    ok("read-only transactions");
   }
 
   static void modes() throws Exception {
@@ -282,7 +290,9 @@ public class Main {
       large(c);
       recovery(c);
     }
-    transactions();
+    transactions(true);
+    if (System.getenv("PRIMARY_PORT") == null || System.getenv("OPTIMISTIC") != null) transactions(false);
+    ok("transactions");
     modes();
     hosts();
   }
