@@ -49,6 +49,7 @@ func baseSettings() []string {
 	return []string{
 		"search_path", "role", "default_transaction_isolation", "default_transaction_read_only",
 		"default_transaction_deferrable", "statement_timeout", "idle_session_timeout", "synchronous_commit",
+		"client_connection_check_interval",
 	}
 }
 

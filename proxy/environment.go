@@ -41,6 +41,7 @@ func (s *session) environment() *router.Env {
 	isolation := strings.ToLower(unquote(s.setting("default_transaction_isolation")))
 	s.serializable, s.readCommitted = isolation == "serializable", isolation == "read committed" || isolation == "read uncommitted"
 	s.idleTimeout = parseTimeout(unquote(s.setting("idle_session_timeout")))
+	s.timing.check.Store(int64(parseTimeout(unquote(s.setting("client_connection_check_interval")))))
 	s.readOnly = isOn(s.setting("default_transaction_read_only"))
 	if view != nil {
 		if s.env.Path = db.Path(s.role(), s.searchPath(), key.temp); s.env.Path == nil {

@@ -541,7 +541,7 @@ func side(reason error) string {
 	switch {
 	case errors.As(reason, &mute):
 		return side(mute.cause)
-	case errors.Is(reason, errTerminate), errors.Is(reason, io.EOF):
+	case errors.Is(reason, errTerminate), errors.Is(reason, io.EOF), errors.Is(reason, errVanished):
 		return "client"
 	case errors.As(reason, &protocol), errors.As(reason, &login):
 		return "client"

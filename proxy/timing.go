@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -21,6 +22,9 @@ type Times struct {
 	IdleTransaction time.Duration // between two statements of a transaction
 	Idle            time.Duration // outside of a transaction
 	Life            time.Duration // since the login; the client leaves when it is idle outside of a transaction
+	// Check is no limit but how often it is looked whether the client of a statement that runs is still there; after
+	// what time first says the session's own client_connection_check_interval.
+	Check time.Duration
 }
 
 // timeLimit is a limit of time.
@@ -76,10 +80,14 @@ func (t *Times) pause() time.Duration {
 			shortest = min(shortest, d)
 		}
 	}
-	if shortest == never {
-		return never
+	pause := never
+	if t.Check > 0 {
+		pause = max(t.Check, minPause)
 	}
-	return min(max(shortest/4, minPause), maxPause)
+	if shortest == never {
+		return pause
+	}
+	return min(max(shortest/4, minPause), maxPause, pause)
 }
 
 // What a session does, and since when, is one word: a reading of health.Clock whose low bits are flags. The session
@@ -102,6 +110,7 @@ type timing struct {
 	word  atomic.Uint64         // what it does
 	tx    atomic.Int64          // health.Clock() when the open transaction began; 0: none is open
 	times atomic.Pointer[Times] // what holds
+	check atomic.Int64          // client_connection_check_interval as a time.Duration; 0: off
 
 	// Only of the session's goroutine.
 	busy    bool  // a unit runs
@@ -228,6 +237,21 @@ func (s *session) look(now int64) (timeLimit, time.Duration) {
 	return limit, value
 }
 
+// vanished says whether the client of a statement that runs is gone: then nobody needs the answer, and others wait for
+// the connection. A node looks likewise, but sees only us. The word is for the caller to exchange.
+func (s *session) vanished(now int64) (word uint64, gone bool) {
+	t := &s.timing
+	word = t.word.Load()
+	check := t.check.Load()
+	if check <= 0 || word&(doesMask|bitEnds) != doesRun || now-int64(word&clockMask) <= check {
+		return word, false
+	}
+	return word, s.client.Gone()
+}
+
+// errVanished ends a session whose client is gone while something runs for it.
+var errVanished = errors.New("client is gone")
+
 // judge is the first limit that the session is over by its word, and the limit's value. What it reads behind the word may
 // belong to a later one: then the word has changed.
 func (s *session) judge(word uint64, now int64) (timeLimit, time.Duration) {
@@ -303,11 +327,10 @@ func (k *timekeeper) run(ctx context.Context, srv *Server, stop <-chan struct{},
 func (srv *Server) lookAtAll(ctx context.Context, wg *sync.WaitGroup) time.Duration {
 	type ending struct {
 		s     *session
-		limit timeLimit
-		value time.Duration
+		cause error
 	}
 	var begin []ending
-	var again []*session
+	var again, running []*session
 	pause, now := never, health.Clock()
 	for _, at := range srv.doors.all() {
 		at.mu.Lock()
@@ -316,15 +339,22 @@ func (srv *Server) lookAtAll(ctx context.Context, wg *sync.WaitGroup) time.Durat
 			if s.timing.word.Load()&bitEnds != 0 {
 				again = append(again, s)
 			} else if limit, value := s.look(now); limit != limitNone {
-				begin = append(begin, ending{s, limit, value})
+				s.cluster.closes(limit)
+				begin = append(begin, ending{s, &overTime{limit, value}})
+			} else if s.timing.times.Load().Check > 0 && s.timing.word.Load()&doesMask == doesRun {
+				running = append(running, s)
 			}
 		}
 		at.mu.Unlock()
 	}
+	for _, s := range running {
+		if word, gone := s.vanished(now); gone && s.timing.word.CompareAndSwap(word, word|bitEnds) {
+			begin = append(begin, ending{s, errVanished})
+		}
+	}
 	for _, e := range begin {
 		e.s.timing.told = now
-		e.s.cluster.closes(e.limit)
-		e.s.cancel(&overTime{e.limit, e.value})
+		e.s.cancel(e.cause)
 		_ = e.s.client.SetWriteDeadline(time.Now().Add(goodbye))
 		again = append(again, e.s)
 	}

@@ -119,6 +119,56 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestVanished: the client of a statement that runs, or waits for its turn, is looked for; when it is gone the statement is
+// cancelled and its connection is another's.
+func TestVanished(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		for how, leave := range map[string]func(c *client) error{
+			"broken off": func(c *client) error { return c.CloseHard() },
+			"closed":     func(c *client) error { return c.CloseWrite() },
+		} {
+			t.Run(how, func(t *testing.T) {
+				r := newRig(t, alone, pooled(1), limited(Times{Check: minPause}), withTarget(func(t *Target) { t.WaitTimeout = 10 * time.Second }))
+				c, waits := r.client(), r.client()
+				for _, c := range []*client{c, waits} {
+					c.query("SET client_connection_check_interval TO '20ms'")
+				}
+				began := r.stalls("INSERT INTO t VALUES (1)")
+				c.sendSQL(protocol, "INSERT INTO t VALUES (1)")
+				b := <-began
+				waits.sendSQL(protocol, "INSERT INTO t VALUES (3)")
+				r.waiting(1)
+				must(t, leave(waits))
+				r.waiting(0)
+				must(t, leave(c))
+				equal(t, "cancelled", (<-r.p().Cancels).PID, b.PID)
+				r.gone()
+				equal(t, "the next one", r.client().query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(I)")
+				equal(t, "the one that waited", r.p().ran("INSERT INTO t VALUES (3)"), 0)
+			})
+		}
+	})
+	r := newRig(t, alone, limited(Times{Check: time.Hour}))
+	c := r.client()
+	late := func() bool {
+		_, gone := r.session(c).vanished(health.Clock() + int64(time.Minute))
+		return gone
+	}
+	for setting, want := range map[string]bool{"'20ms'": true, "0": false} {
+		c := r.client()
+		c.query("SET client_connection_check_interval TO " + setting)
+		began := r.stalls("INSERT INTO t VALUES (1)")
+		c.sendSQL("simple", "INSERT INTO t VALUES (1)")
+		<-began
+		s := r.session(c)
+		must(t, c.CloseWrite())
+		await(t, "the end of the stream", s.client.Gone)
+		_, gone := s.vanished(health.Clock() + int64(time.Minute))
+		equal(t, "looked for with "+setting, gone, want)
+	}
+	equal(t, "an idle one", late(), false)
+}
+
 // TestQueryTimeout: whatever a statement is at, its client is told and its connection closed; what runs on a node is cancelled
 // there, and the connection to it is never used again.
 func TestQueryTimeout(t *testing.T) {

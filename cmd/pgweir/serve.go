@@ -239,6 +239,9 @@ func (s *server) limits(cluster, entry, user string) pool.Limits {
 	return l
 }
 
+// clientCheck is how often it is looked whether the clients of running statements are still there.
+const clientCheck = time.Second
+
 // resolve is proxy.Config.Resolve.
 func (s *server) resolve(listener int, database, user string) (proxy.Target, error) {
 	cfg := s.config.Load()
@@ -258,6 +261,7 @@ func (s *server) resolve(listener int, database, user string) (proxy.Target, err
 		WaitTimeout: set.WaitTimeout, WaitNotify: set.WaitNotify, CancelTimeout: cfg.Pool.CancelTimeout, AddHost: set.AddHost,
 		Times: set.Times,
 	}
+	t.Times.Check = clientCheck
 	if set.ListenerRoute != nil {
 		t.ListenerRoute = *set.ListenerRoute
 	}

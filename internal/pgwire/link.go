@@ -1,6 +1,7 @@
 package pgwire
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -325,6 +326,25 @@ func (l *Link) Look() Quiet {
 		return QuietDead
 	}
 	return found
+}
+
+// Gone says whether the peer has closed its side of the stream or the stream is broken, whatever is still to be read.
+// Unlike the other methods it may be called at any time, by anybody. It never knows on systems without the raw
+// engine.
+func (l *Link) Gone() bool {
+	conn := l.conn
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	raw := rawConn(conn)
+	if raw == nil {
+		return false
+	}
+	gone := false
+	if err := raw.Control(func(fd uintptr) { gone = rawGone(fd) }); err != nil {
+		return true
+	}
+	return gone
 }
 
 // ReadMessage waits for one whole message and returns its type and body; the body is valid

@@ -62,3 +62,28 @@ func rawLook(fd uintptr) Quiet {
 		}
 	}
 }
+
+// pollFD is the kernel's struct pollfd.
+type pollFD struct {
+	fd              int32
+	events, revents int16
+}
+
+// What poll tells of a stream that has ended.
+const (
+	pollErr   = 0x8
+	pollHup   = 0x10
+	pollRDHup = 0x2000
+)
+
+// rawGone asks whether the peer of a socket has shut its side down, or the stream is broken.
+func rawGone(fd uintptr) bool {
+	p := pollFD{fd: int32(fd), events: pollRDHup}
+	var now syscall.Timespec
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+		if errno != syscall.EINTR {
+			return errno != 0 || n > 0 && p.revents&(pollErr|pollHup|pollRDHup) != 0
+		}
+	}
+}

@@ -18,3 +18,6 @@ func rawWrite(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 
 // rawLook is never called where rawConn is nil.
 func rawLook(uintptr) Quiet { return QuietYes }
+
+// rawGone is never called where rawConn is nil.
+func rawGone(uintptr) bool { return false }
