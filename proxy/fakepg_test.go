@@ -539,7 +539,7 @@ func (b *backendPG) endTx(word, sql string) {
 func (b *backendPG) rows(p *portalPG) error {
 	switch {
 	case strings.HasPrefix(p.sql, "SELECT pg_catalog.current_setting"):
-		b.say(pgtest.RowDescription("a"), pgtest.DataRow(`"$user", public`, "none", "read committed", "off", "off", "0", "0", "on"), pgtest.CommandComplete("SELECT 1"))
+		b.say(pgtest.RowDescription("a"), pgtest.DataRow(`"$user", public`, "none", "read committed", "off", "off", "0", "0", "on", "0"), pgtest.CommandComplete("SELECT 1"))
 		return nil
 	case p.sql == "SELECT 1/0":
 		return b.error("22012", "division by zero")
