@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"pgweir/health"
 	"pgweir/internal/pgtest"
 )
 
@@ -181,6 +182,42 @@ func TestSlowClients(t *testing.T) {
 	c := full.client()
 	equal(t, "one too many", loginError(t, pgtest.ClientConfig{Addr: full.addr, User: "alice", Database: "app", Password: "secret"}), "E(FATAL 53300 pgweir)")
 	equal(t, "the first", strings.HasSuffix(c.query("SELECT 1"), "Z(I)"), true)
+}
+
+// TestSlowNodes: a login that waits for a node ends when its time is over, whatever it waits for, and leaves no connection
+// behind that is in the middle of something.
+func TestSlowNodes(t *testing.T) {
+	hang := func(b *backendPG) error {
+		_, err := b.Read() // until the proxy gives up
+		return err
+	}
+	for name, slow := range map[string]func(r *rig){
+		"its login":          func(r *rig) { r.p().onStartup(hang) },
+		"its first settings": func(r *rig) { r.p().on(baseQuery(), hang) },
+		"there is none": func(r *rig) {
+			r.primary = nil
+			for _, n := range r.nodes {
+				r.change(n, func(v *health.Node) { v.State = health.StateDown })
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, alone, withConfig(func(c *Config) { c.LoginTimeout = 300 * time.Millisecond }))
+			slow(r)
+			login := pgtest.ClientConfig{Addr: r.addr, User: "alice", Database: "app", Password: "secret", Timeout: 8 * time.Second}
+			began := time.Now()
+			equal(t, "the login", loginError(t, login), "E(FATAL 57P03 pgweir)")
+			if took := time.Since(began); took > 4*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			await(t, "the node's connection to end", func() bool { return r.p().live() == 0 })
+			r.p().onStartup(nil)
+			r.p().on(baseQuery(), nil)
+			r.primary = r.p()
+			r.change(r.p(), func(v *health.Node) { v.State = health.StateUp })
+			equal(t, "the next client", r.client().query("INSERT INTO t VALUES (1)"), "C(INSERT 0 1) Z(I)")
+		})
+	}
 }
 
 // TestHostileNode: a node that breaks the protocol loses its connection; the client hears an error and

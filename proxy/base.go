@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -152,11 +153,16 @@ func (p *problem) asLogin() error {
 	return &loginProblem{p}
 }
 
+// baseQuery asks for baseSettings.
+func baseQuery() string {
+	return "SELECT pg_catalog.current_setting('" + strings.Join(baseSettings(), "'), pg_catalog.current_setting('") + "')"
+}
+
 // readBase asks a node what the session starts with.
 func (s *session) readBase() (*base, error) {
 	b := &base{read: health.Clock(), settings: make(map[string]string)}
 	names := baseSettings()
-	a, err := s.inquire("SELECT pg_catalog.current_setting('" + strings.Join(names, "'), pg_catalog.current_setting('") + "')")
+	a, err := s.inquire(baseQuery())
 	if err != nil {
 		return nil, err
 	}
@@ -188,8 +194,12 @@ func (s *session) inquire(sql string) (answer, error) {
 			return answer{}, err
 		}
 		a := answer{params: l.conn.Params}
+		wake := context.AfterFunc(s.ctx, func() { _ = l.conn.Link.SetDeadline(past) })
 		if err = s.prepareLease(l); err == nil {
 			err = a.read(l, sql)
+		}
+		if !wake() && err == nil {
+			err = s.cause() // its deadline may be set at any moment
 		}
 		if err == nil {
 			return a, nil

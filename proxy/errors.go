@@ -303,6 +303,14 @@ func problemServerFull(refused *pool.ConnectError) *problem {
 	return &problem{code: refused.SQLState, message: refused.Message, hint: hintServerFull}
 }
 
+// problemLoginLate is the end of a login for which no node did in time what it needs.
+func problemLoginLate() *problem {
+	return &problem{
+		code: codeCannotConnect, message: "no server answered in time for this login",
+		hint: "The login took as long as client_login_timeout allows. Try again.",
+	}
+}
+
 // problemIdle is the end of a session that was idle for longer than it asked for.
 func problemIdle() *problem {
 	return &problem{code: codeIdleSession, message: "terminating connection due to idle-session timeout"}
@@ -521,6 +529,8 @@ func farewell(reason error) []byte {
 		return (&problem{
 			code: protocol.Code, message: protocol.Message, detail: protocol.Detail, hint: protocol.Hint,
 		}).report("FATAL")
+	case errors.Is(reason, errLoginLate):
+		return problemLoginLate().report("FATAL")
 	case errors.Is(reason, errDraining), errors.Is(reason, errKilled):
 		return (&problem{
 			code: codeAdminShutdown, message: "terminating connection due to administrator command", detail: "pgweir: " + reason.Error() + ".",
@@ -547,6 +557,8 @@ func side(reason error) string {
 		return "client"
 	case errors.Is(reason, errDraining), errors.Is(reason, errKilled), errors.As(reason, &late):
 		return "proxy"
+	case errors.Is(reason, errLoginLate):
+		return "node"
 	case errors.As(reason, &fatal), errors.As(reason, &pin), errors.Is(reason, errCutMessage):
 		return "node"
 	case errors.As(reason, &p):

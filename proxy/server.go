@@ -334,10 +334,11 @@ func (srv *Server) depart(link *pgwire.Link, s *session, cancel context.CancelCa
 
 // admit takes a new connection through its login.
 func (srv *Server) admit(ctx context.Context, cancel context.CancelCauseFunc, listener int, link *pgwire.Link) (*session, error) {
-	if err := link.SetDeadline(time.Now().Add(srv.admission.Load().LoginTimeout)); err != nil {
+	until := time.Now().Add(srv.admission.Load().LoginTimeout)
+	if err := link.SetDeadline(until); err != nil {
 		return nil, err
 	}
-	a := &arrival{srv: srv, listener: listener, link: link, ctx: ctx, cancel: cancel}
+	a := &arrival{srv: srv, listener: listener, link: link, ctx: ctx, cancel: cancel, until: until}
 	st, err := a.negotiate()
 	if errors.Is(err, errDirectTLS) {
 		if err = a.direct(); err == nil {

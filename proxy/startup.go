@@ -22,7 +22,8 @@ type arrival struct {
 	link     *pgwire.Link
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	endPoint []byte // of the certificate the client was shown, for channel binding
+	until    time.Time // the end of the login
+	endPoint []byte    // of the certificate the client was shown, for channel binding
 	secure   bool
 	reloads  uint64 // timekeeper.reloads before the target was resolved
 }
@@ -207,12 +208,20 @@ func (a *arrival) login(st pgwire.Startup) (*session, error) {
 	if st.Replication != pgwire.ReplicationNone {
 		return s, s.tunnel(&st)
 	}
-	if err := s.begin(&st); err != nil {
+	late := time.AfterFunc(time.Until(a.until), func() { a.cancel(errLoginLate) })
+	err = s.begin(&st)
+	if !late.Stop() {
+		err = s.cause()
+	}
+	if err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
+
+// errLoginLate ends a login that waits for a node for too long.
+var errLoginLate = errors.New("client_login_timeout")
 
 // host is the client's address without its port.
 func (a *arrival) host() string {

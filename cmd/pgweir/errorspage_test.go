@@ -57,9 +57,10 @@ func occasions() map[string]occasion {
 		"problemConsoleFull: sorry, too many clients of the console already":                              {"FATAL", "32 clients are connected to the console.", ""},
 		"refuse: err.Error()": {"ERROR", "On the console: what could not be done, for a reason that has no SQLSTATE of its own.", "…"},
 		"console: the console speaks no replication protocol": {"FATAL", "A replication connection to the console's database.", ""},
-		"login: err.Error()":                     {"FATAL", "No entry of `databases` takes the name. Said after the password was proven only.", "database … does not exist"},
-		"authenticate: cannot verify users now":  {"FATAL", "No node that knows the users could be asked for 30 s, or half of `client_login_timeout`.", ""},
-		"admit: sorry, too many clients already": {"FATAL", "`max_client_conn` clients are connected.", ""},
+		"login: err.Error()": {"FATAL", "No entry of `databases` takes the name. Said after the password was proven only.", "database … does not exist"},
+		"problemLoginLate: no server answered in time for this login": {"FATAL", "A login waited for a node for as long as `client_login_timeout` allows.", ""},
+		"authenticate: cannot verify users now":                       {"FATAL", "No node that knows the users could be asked for 30 s, or half of `client_login_timeout`.", ""},
+		"admit: sorry, too many clients already":                      {"FATAL", "`max_client_conn` clients are connected.", ""},
 	}
 }
 
