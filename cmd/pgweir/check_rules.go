@@ -138,20 +138,28 @@ func (j *judge) rights(f *facts) {
 // fresh connections, and the look-up of users.
 const monitorConnections = 4
 
-// connections judges the worst case against what the server takes.
+// connections judges the worst case against what the server takes. Each process has pools of its own, counts its clients
+// by itself and has its own monitor; that the other ones are configured alike is taken for granted.
 func (j *judge) connections(f *facts) {
 	limit := f.number("max_connections") - f.number("superuser_reserved_connections") - f.number("reserved_connections")
+	processes, each := 1+len(j.cfg.Peers), ""
+	if processes > 1 {
+		each = fmt.Sprintf(" in each of %d processes", processes)
+	}
 	pools, largest, users := j.pools(f)
-	worst := pools + monitorConnections
+	worst := processes * (pools + monitorConnections)
 	counted := fmt.Sprintf("%d connections for clients (pools of every database, for each of %s that may log in) and %d of the monitor", pools, plural(users, "role"), monitorConnections)
 	if most := j.cfg.MaxClientConn; most > 0 && most < pools {
-		worst = most + monitorConnections
+		worst = processes * (most + monitorConnections)
 		counted = fmt.Sprintf("%d connections for clients (max_client_conn) and %d of the monitor", most, monitorConnections)
 	}
+	if each != "" {
+		counted += "," + each
+	}
 	switch {
-	case largest+monitorConnections > limit:
-		j.add(f.node.Name, "max_connections", Bad, fmt.Sprintf("lower pool_size to at most %d, or raise max_connections", max(1, limit-monitorConnections)),
-			"one pool alone may take %d connections and the monitor %d, the server takes %d", largest, monitorConnections, limit)
+	case processes*(largest+monitorConnections) > limit:
+		j.add(f.node.Name, "max_connections", Bad, fmt.Sprintf("lower pool_size to at most %d, or raise max_connections", max(1, limit/processes-monitorConnections)),
+			"one pool alone may take %d connections and the monitor %d%s, the server takes %d", largest, monitorConnections, each, limit)
 	case worst > limit:
 		j.add(f.node.Name, "max_connections", Advice, "lower pool_size or max_client_conn, or raise max_connections; as long as few roles are busy at once nothing happens",
 			"at worst %s, together %d; the server takes %d", counted, worst, limit)

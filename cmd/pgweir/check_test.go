@@ -215,6 +215,33 @@ func waitSetting(t *testing.T, n *localpg.Node, name, want string) {
 	}
 }
 
+// TestPeersConnections: each process has pools of its own and watches the nodes by itself.
+func TestPeersConnections(t *testing.T) {
+	peers := "process: 1\npeers: [{process: 2, address: \"w2:6432\"}, {process: 3, address: \"w3:6432\"}]\n"
+	for _, c := range []struct {
+		config, limit string
+		grade         Grade
+		phrase        string
+	}{
+		{"pool_size: 20\n", "30", Good, "at worst 20 connections for clients (pools of every database, for each of 1 role that may log in) and 4 of the monitor, together 24 of 30"},
+		{"pool_size: 20\n" + peers, "90", Good, "at worst 20 connections for clients (pools of every database, for each of 1 role that may log in) and 4 of the monitor, in each of 3 processes, together 72 of 90"},
+		{"pool_size: 20\n" + peers, "71", Bad, "one pool alone may take 20 connections and the monitor 4 in each of 3 processes, the server takes 71"},
+		{"pool_size: 20\ndatabases: {a: {}, b: {}}\n" + peers, "100", Advice, "in each of 3 processes, together 132; the server takes 100"},
+		{"pool_size: 20\ndatabases: {a: {}, b: {}}\nmax_client_conn: 25\n" + peers, "100", Good, "at worst 25 connections for clients (max_client_conn) and 4 of the monitor, in each of 3 processes, together 87 of 100"},
+	} {
+		cfg := loadText(t, "nodes: [a]\n"+c.config)
+		a := &facts{node: Node{Name: "a"}, settings: map[string]string{"max_connections": c.limit}, loginRoles: 2}
+		j := &judge{cfg: cfg, cluster: cfg.Clusters[0]}
+		j.connections(a)
+		if len(j.out) != 1 || j.out[0].Grade != c.grade || !strings.Contains(j.out[0].Message, c.phrase) {
+			t.Errorf("%q: %+v, want %s with %q", c.config, j.out, c.grade, c.phrase)
+		}
+		if c.grade == Bad && !strings.Contains(j.out[0].Fix, "at most 19") {
+			t.Errorf("the fix is %q", j.out[0].Fix)
+		}
+	}
+}
+
 // TestJudgement holds what cannot be spoilt on one machine: other libraries, other releases,
 // two primaries, certificates.
 func TestJudgement(t *testing.T) {

@@ -362,6 +362,10 @@ func validateLevels(d *decoder, c *Config) {
 		if o.Prefer != nil && *o.Prefer == "zone" && c.Zone == "" {
 			d.failAt(strings.TrimPrefix(at+".prefer", "."), "\"zone\": the zone of this process is not known; set zone, or PGWEIR_ZONE")
 		}
+		if q := o.QueryTimeout; q != nil && *q > 0 && *q < c.Hold.Timeout {
+			d.warnings = append(d.warnings, fmt.Sprintf("%s: %s is over before hold.timeout (%s): a statement that waits for a primary ends with its client then",
+				strings.TrimPrefix(at+".query_timeout", "."), formatDuration(*q), formatDuration(c.Hold.Timeout)))
+		}
 	}
 	check("", &c.Overrides, c.Clusters...)
 	for i := range c.Listen {
@@ -370,16 +374,17 @@ func validateLevels(d *decoder, c *Config) {
 	for _, cl := range c.Clusters {
 		check(joinPath("clusters", cl.Name), &cl.Overrides, cl)
 	}
-	for _, db := range c.Databases {
+	for _, name := range slices.Sorted(maps.Keys(c.Databases)) {
+		db := c.Databases[name]
 		if cl := c.Cluster(db.Cluster); cl != nil {
 			check(joinPath("databases", db.Name), &db.Overrides, cl)
 		}
 	}
-	for _, u := range c.Users {
-		at := joinPath("users", u.Name)
+	for _, user := range slices.Sorted(maps.Keys(c.Users)) {
+		u, at := c.Users[user], joinPath("users", user)
 		check(at, &u.Overrides, c.Clusters...)
-		for name, o := range u.Databases {
-			check(joinPath(at+".databases", name), o, c.Clusters...)
+		for _, name := range slices.Sorted(maps.Keys(u.Databases)) {
+			check(joinPath(at+".databases", name), u.Databases[name], c.Clusters...)
 		}
 	}
 }
