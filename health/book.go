@@ -400,7 +400,7 @@ func (b *book) node(f *facts, v verdict, now int64, fence *Fence) *Node {
 	if f.obs == nil {
 		return n
 	}
-	n.Version, n.Timeline = f.obs.version, f.obs.timeline
+	n.Version, n.Timeline, n.Settings = f.obs.version, f.obs.timeline, f.obs.settings
 	s := v.stands[f.id]
 	switch {
 	case f.obs.recovery:

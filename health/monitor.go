@@ -515,5 +515,5 @@ func equalNodes(a, b *Node) bool {
 	return a.ID == b.ID && a.Name == b.Name && a.Addr == b.Addr && a.Host == b.Host && a.Zone == b.Zone &&
 		slices.Equal(a.Tags, b.Tags) && a.Weight == b.Weight && a.NoReads == b.NoReads && a.Role == b.Role &&
 		a.State == b.State && a.Timeline == b.Timeline && a.Detail == b.Detail && a.LagBytes == b.LagBytes &&
-		a.LagTime == b.LagTime && a.Version == b.Version && a.Live == b.Live
+		a.LagTime == b.LagTime && a.Version == b.Version && a.Settings == b.Settings && a.Live == b.Live
 }

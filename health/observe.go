@@ -72,6 +72,7 @@ type observation struct {
 	latestEnd lsn    // newest position that the sender told
 	lastMsg   int64  // age of the sender's last message by the standby's own clock, nanoseconds; -1 unknown
 	can       capability
+	settings  string // settingsExpr, "" unknown
 }
 
 // forkOf is where timeline ended in the history of o.

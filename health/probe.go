@@ -53,6 +53,11 @@ const asyncExpr = `EXISTS (SELECT FROM pg_catalog.pg_db_role_setting
   OR setrole IN (0, current_user::regrole::oid)
   AND setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))))`
 
+// settingsExpr changes with what connections start with: ALTER ROLE and ALTER DATABASE … SET, and a reload of the
+// configuration.
+const settingsExpr = `(SELECT concat_ws(' ', count(*), max(xmin::text::bigint), extract(epoch FROM pg_conf_load_time()))
+ FROM pg_catalog.pg_db_role_setting)`
+
 // probeColumns are all that a probe asks. Functions that fail in recovery, or outside of it, are
 // asked only where they work.
 func probeColumns() []column {
@@ -80,6 +85,7 @@ func probeColumns() []column {
 		{"latestend", canReceiver, `w.latest_end_lsn`},
 		{"lastmsg", canReceiver, `(extract(epoch FROM clock_timestamp() - w.last_msg_receipt_time) * 1000000)::bigint`},
 		{"async", canSettings, asyncExpr},
+		{"settings", canSettings, settingsExpr},
 		{"roles", canSettings, `(SELECT count(*) FROM pg_catalog.pg_db_role_setting)`},
 		{"commit", 0, `current_setting('synchronous_commit', true)`},
 	}
@@ -278,7 +284,7 @@ func (l *pgLink) read(row [][]byte) (*observation, error) {
 		previous: uint32(r.number("previous")), flush: r.lsn("flush"), received: r.lsn("received"),
 		replayed: r.lsn("replayed"), paused: r.yes("paused"), receiving: r.yes("receiving"),
 		follows: uint32(r.number("follows")), sender: string(r["sender"]), senderAt: int(r.number("senderport")),
-		latestEnd: r.lsn("latestend"), lastMsg: -1, can: l.can,
+		latestEnd: r.lsn("latestend"), lastMsg: -1, can: l.can, settings: string(r["settings"]),
 	}
 	if len(r["lastmsg"]) > 0 {
 		o.lastMsg = int64(r.number("lastmsg")) * int64(time.Microsecond)

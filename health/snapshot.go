@@ -81,6 +81,9 @@ type Node struct {
 	LagBytes int64  // replay lag behind the newest known primary position, -1 when unknown
 	LagTime  time.Duration
 	Version  int // server_version_num, 0 when unknown
+	// Settings is another one when what connections start with may have changed on the node: its configuration was
+	// reloaded, or the settings of a role or database were altered. "" when unknown.
+	Settings string
 	// TrustWindow is how old the newest evidence may be for Trusted; 0 means DefaultTrustWindow.
 	TrustWindow time.Duration
 	Live        *Live

@@ -17,6 +17,7 @@ import (
 // It is immutable.
 type base struct {
 	read     int64          // health.Clock() when the node was asked
+	began    uint64         // Cluster.began at that time
 	syncOff  bool           // synchronous_commit is off
 	params   []pgwire.Param // ParameterStatus, in the node's order
 	settings map[string]string
@@ -65,8 +66,7 @@ type bases struct {
 	}
 }
 
-// baseTTL is how long logins are answered from what a node has said before: ALTER ROLE … SET and a
-// reload of the server change it.
+// baseTTL is how long logins are answered from what a node has said before where nobody tells that it has changed.
 const baseTTL = 30 * time.Second
 
 // maxBases bounds what is remembered; startup parameters are the clients' to choose.
@@ -78,7 +78,7 @@ func (b *bases) get(s *session) (*base, error) {
 	b.mu.Lock()
 	known := b.mu.m[key]
 	b.mu.Unlock()
-	if known != nil && health.Clock()-known.read < int64(baseTTL) {
+	if known != nil && known.began == s.cluster.began.Load() && health.Clock()-known.read < int64(baseTTL) {
 		return known, nil
 	}
 	made, err := s.readBase()
@@ -160,7 +160,7 @@ func baseQuery() string {
 
 // readBase asks a node what the session starts with.
 func (s *session) readBase() (*base, error) {
-	b := &base{read: health.Clock(), settings: make(map[string]string)}
+	b := &base{read: health.Clock(), began: s.cluster.began.Load(), settings: make(map[string]string)}
 	names := baseSettings()
 	a, err := s.inquire(baseQuery())
 	if err != nil {
@@ -175,6 +175,58 @@ func (s *session) readBase() (*base, error) {
 	}
 	b.syncOff = isOff(b.settings["synchronous_commit"])
 	return b, nil
+}
+
+// rebase takes over what connections start with since that has changed, which the connections that the session gets from
+// now on do: routing must know it, and the client is told of what nodes report. A session that keeps a connection keeps what that
+// began with, and one that finds no node is none the wiser.
+func (s *session) rebase() error {
+	if s.base.began == s.cluster.began.Load() || s.batch != nil || s.st.tx != txIdle || s.deferred.text != "" || s.skipping || s.inDuplex {
+		return nil
+	}
+	for _, l := range s.leases {
+		if l != nil {
+			return nil
+		}
+	}
+	if snap := s.cluster.Monitor.Snapshot(); snap.Primary == nil || !snap.Primary.Trusted(health.Clock()) {
+		return nil
+	}
+	set, effective := s.st.set, s.st.effective
+	s.st.set, s.st.effective = noSettings, noSettings
+	now, err := s.srv.bases.get(s)
+	s.st.set, s.st.effective = set, effective
+	s.reports = s.reports[:0]
+	if err != nil {
+		if s.ctx.Err() != nil {
+			return s.cause()
+		}
+		return nil
+	}
+	old := s.base
+	s.base, s.envOf = now, envKey{}
+	var out []byte
+	for _, p := range now.params {
+		was, _ := old.param(p.Name)
+		told, ok := s.params[p.Name]
+		_, own := effective.get(strings.ToLower(p.Name))
+		if !ok {
+			told = was
+		}
+		switch p.Name {
+		case nameSetting, "in_hot_standby", "is_superuser", "session_authorization":
+			own = true // not what the server starts with, but who the session is
+		}
+		if own {
+			s.tells(p.Name, told)
+		} else if s.tells(p.Name, p.Value); told != p.Value {
+			out = pgwire.AppendParameterStatus(out, p.Name, p.Value)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return s.client.Write(out)
 }
 
 // answer is what a node said to a question of ours.

@@ -78,6 +78,9 @@ func (s *session) collect(inBatch bool) error {
 	if err := s.collectMeasured(inBatch); err != nil {
 		return err
 	}
+	if err := s.rebase(); err != nil {
+		return err
+	}
 	return s.parse(&s.chunk)
 }
 

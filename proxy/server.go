@@ -89,11 +89,16 @@ type Cluster struct {
 	clients atomic.Int64
 	held    atomic.Int64
 	closed  [timeLimits]atomic.Int64 // clients that were disconnected, by why
+	began   atomic.Uint64            // how often what connections start with has changed
 	mu      struct {
 		sync.Mutex
 		marks map[string]*Marks
 	}
 }
+
+// SettingsChanged says that connections to the cluster's nodes may start with other settings from now on. Those that
+// have the old ones must have been retired.
+func (c *Cluster) SettingsChanged() { c.began.Add(1) }
 
 // Monitor is what sessions ask of a cluster's health; *health.Monitor is one. None of it waits.
 type Monitor interface {

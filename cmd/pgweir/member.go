@@ -277,9 +277,10 @@ func (m *member) run(ctx context.Context, wg *sync.WaitGroup, conns *pool.Pool) 
 }
 
 // follow closes the connections that a change of the snapshot has made worthless: those to a node that is
-// down, and those to a former primary.
+// down, those to a former primary, and those that began with settings which have changed.
 func (m *member) follow(ctx context.Context, conns *pool.Pool) {
 	var primary *health.Node
+	settings := make(map[int]string) // by node, as last seen
 	for {
 		changed := m.monitor.Changed()
 		snap := m.monitor.Snapshot()
@@ -291,6 +292,13 @@ func (m *member) follow(ctx context.Context, conns *pool.Pool) {
 			primary = snap.Primary
 		}
 		for _, n := range snap.Nodes {
+			if n.Settings != "" && n.Settings != settings[n.ID] {
+				if settings[n.ID] != "" {
+					conns.CloseNode(m.name, n.ID)
+					m.cluster.SettingsChanged()
+				}
+				settings[n.ID] = n.Settings
+			}
 			switch n.State {
 			case health.StateDown:
 				conns.Break(m.name, n.ID)
