@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -239,12 +240,40 @@ func (s *session) parseLong(c *chunk, it *item, end int) {
 			it.unit = it.st.unit
 		}
 	}
-	s.join(c, s.srv.incomplete)
+	whole := s.srv.incomplete
+	switch it.typ {
+	case pgwire.MsgQuery:
+		whole = s.srv.unread
+	case pgwire.MsgFunctionCall:
+		whole = s.calls(s.client.Buffered()[it.at+pgwire.HeaderSize : end])
+	}
+	s.join(c, whole)
 	c.executes = true
 	if it.unit == nil {
-		it.unit = s.srv.incomplete
+		it.unit = whole
 	}
 	c.items = append(c.items, *it)
+}
+
+// calls is what a FunctionCall may do, by the oid that its body begins with.
+func (s *session) calls(body []byte) *router.Unit {
+	if len(body) >= 4 && ofLargeObjects(binary.BigEndian.Uint32(body)) {
+		return s.srv.largeObject
+	}
+	return s.srv.functionCall
+}
+
+// ofLargeObjects says whether a function is one of those of large objects, which drivers call by FunctionCall (libpq's
+// fe-lobj.c): they leave nothing that outlives the transaction.
+func ofLargeObjects(oid uint32) bool {
+	switch oid { // pg_proc.dat
+	case 952, 953, 954, 955, // lo_open, lo_close, loread, lowrite
+		956, 957, 715, 958, // lo_lseek, lo_creat, lo_create, lo_tell
+		964, 1004, // lo_unlink, lo_truncate
+		3170, 3171, 3172: // lo_lseek64, lo_tell64, lo_truncate64
+		return true
+	}
+	return false
 }
 
 // parseItem takes one whole message. A message whose body is malformed is left to the node,
@@ -306,7 +335,7 @@ func (s *session) parseItem(c *chunk, it *item, body []byte) {
 		s.join(c, it.unit)
 		c.executes = true
 	case pgwire.MsgFunctionCall:
-		it.unit = s.srv.functionCall
+		it.unit = s.calls(body)
 		s.join(c, it.unit)
 		c.executes = true
 	}

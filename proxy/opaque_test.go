@@ -244,6 +244,45 @@ func TestOpaqueOnStandby(t *testing.T) {
 	}
 }
 
+// TestOpaqueLong: nobody has read all of a long query, which may have left anything.
+func TestOpaqueLong(t *testing.T) {
+	long := "SET work_mem TO '9MB'; INSERT INTO t VALUES ('" + strings.Repeat("x", 2*maxChunk) + "')"
+	r := newRig(t, alone, pooled(1))
+	a, b := r.client(), r.client()
+	a.query(long)
+	equal(t, "pin", a.pin(), "opaque")
+	equal(t, "meanwhile", b.query("INSERT INTO t VALUES (2)"), "E(ERROR 53300 pgweir) Z(I)")
+	for what, leaves := range map[string]func(c *client){
+		"reset": func(c *client) { c.query(long) },
+		"failed": func(c *client) {
+			r.p().on("SET work_mem TO '9MB'", func(b *backendPG) error { return b.error("22023", "no") })
+			c.query(long)
+		},
+	} {
+		r := newRig(t, alone, resetting(1))
+		a, b := r.client(), r.client()
+		leaves(a)
+		before := r.p().last()
+		equal(t, what, b.query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(I)")
+		if r.p().last() == before {
+			t.Errorf("%s: b got the connection", what)
+		}
+	}
+}
+
+// TestOpaqueFunctionCall: a FunctionCall may call anything, but those of large objects leave nothing.
+func TestOpaqueFunctionCall(t *testing.T) {
+	call := func(oid uint32) pgtest.Message {
+		return pgtest.Msg('F', oid, uint16(0), uint16(0), uint16(0))
+	}
+	r := newRig(t, alone, pooled(1))
+	a := r.client()
+	a.run(call(952)) // lo_open
+	equal(t, "of a large object", a.pin(), "none")
+	a.run(call(2078)) // set_config
+	equal(t, "of anything", a.pin(), "opaque")
+}
+
 // pin is why the client's session says that it is pinned, "none" where it is not.
 func (c *client) pin() string {
 	c.t.Helper()

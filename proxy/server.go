@@ -206,9 +206,9 @@ type Server struct {
 	lingers    atomic.Bool
 	left       chan struct{} // a client left; buffered for one
 
-	// Units of what cannot be looked at: a message that is not there as a whole, a FunctionCall,
-	// and a read without any peculiarity.
-	incomplete, functionCall, plainRead *router.Unit
+	// Units of what cannot be looked at: a message that is not there as a whole, a query of that kind, a FunctionCall of a
+	// large object and of anything else; and a read without any peculiarity.
+	incomplete, unread, largeObject, functionCall, plainRead *router.Unit
 
 	mu struct {
 		sync.Mutex
@@ -216,6 +216,9 @@ type Server struct {
 		draining bool
 	}
 }
+
+// leavesAnything flags what can leave anything in the session.
+const leavesAnything = router.FlagOpaque | router.FlagLasting | router.FlagNextval
 
 // New is a server that serves nobody yet.
 func New(cfg Config) (*Server, error) {
@@ -232,8 +235,14 @@ func New(cfg Config) (*Server, error) {
 			Class: router.ClassPrimary, Reason: router.ReasonIncomplete, Mark: router.MarkWrite,
 			Flags: router.FlagMayCommit, Statements: 1,
 		},
-		functionCall: &router.Unit{
+		unread: &router.Unit{
+			Class: router.ClassPrimary, Reason: router.ReasonIncomplete, Mark: router.MarkWrite, Flags: router.FlagMayCommit | leavesAnything, Statements: 1,
+		},
+		largeObject: &router.Unit{
 			Class: router.ClassPrimary, Reason: router.ReasonFunctionCall, Mark: router.MarkWrite, Flags: router.FlagMayCommit, Statements: 1,
+		},
+		functionCall: &router.Unit{
+			Class: router.ClassPrimary, Reason: router.ReasonFunctionCall, Mark: router.MarkWrite, Flags: router.FlagMayCommit | leavesAnything, Statements: 1,
 		},
 		plainRead: &router.Unit{Class: router.ClassRead, Reason: router.ReasonRead, Mark: router.MarkRead, Statements: 1},
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 
 	"pgweir/internal/localpg"
@@ -57,5 +58,22 @@ func TestOpaqueReset(t *testing.T) {
 	}
 	if got := ask(t, a, left); got != "4MB no name 0 of a" {
 		t.Errorf("a sees %q behind a custom setting", got)
+	}
+}
+
+// TestOpaqueLong: what a query sets that is too long to be looked into stays the client's, and nobody else's.
+func TestOpaqueLong(t *testing.T) {
+	c := sharedCluster(t)
+	p := StartProxy(t, c, proxyConfig{Extra: "pool_size: 2\n"})
+	a := client(t, p.Addr, appUser, appPassword, appDatabase)
+	ask(t, a, "SET work_mem TO '9MB'; SET lock_timeout TO '7s'; SELECT length('"+strings.Repeat("x", 200_000)+"')")
+	for range 3 {
+		b := client(t, p.Addr, appUser, appPassword, appDatabase)
+		if got := ask(t, b, "/* pgweir: primary */ SELECT current_setting('work_mem')"); got != "4MB" {
+			t.Errorf("b has %s", got)
+		}
+		if got := ask(t, a, "SELECT current_setting('work_mem')"); got != "9MB" {
+			t.Errorf("a has %s", got)
+		}
 	}
 }
