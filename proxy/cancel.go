@@ -259,26 +259,7 @@ func (srv *Server) cancelHere(ctx context.Context, pid uint32, secret []byte) bo
 		}
 		return cs != nil
 	}
-	l := s.running.Load()
-	if l != nil {
-		// What runs next on this connection waits until the node has taken note.
-		l.cancelling.Lock()
-		defer l.cancelling.Unlock()
-	}
-	if l == nil || s.running.Load() != l {
-		select {
-		case s.canceled <- struct{}{}: // a statement that waits for a node is cancelled there
-		default:
-		}
-		return true
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.target.CancelTimeout)
-	defer cancel()
-	s.figures.cancels.Add(1)
-	defer s.figures.cancels.Add(-1)
-	if err := l.conn.Cancel(ctx); err != nil {
-		srv.log.Warn("cancel", "cluster", s.cluster.Name, "node", l.node.Name, "error", err)
-	}
+	srv.cancelRunning(ctx, s)
 	return true
 }
 

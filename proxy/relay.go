@@ -70,6 +70,7 @@ type relay struct {
 	refusal    []byte // body of the error that something of ours was answered with
 	none       bool   // a query of ours returned no row
 	statements int    // of the client's simple query that have been completed
+	signaled   bool   // the row that comes is of a signal to a session of ours
 	tag        byte   // 'C' COMMIT, 'R' ROLLBACK: the last of the two
 	clientErr  error
 	effects    []router.Effect // of the statements that were completed
@@ -207,6 +208,10 @@ func (r *relay) scan(b []byte) error {
 			continue
 		}
 		if typ == pgwire.MsgDataRow || typ == pgwire.MsgCopyData {
+			if r.signaled {
+				r.signaled = false
+				succeed(b[r.pos+pgwire.HeaderSize : r.pos+total])
+			}
 			e := r.front()
 			r.take(b, total, !r.discard && (e == nil || !e.swallow))
 			continue
@@ -294,6 +299,9 @@ func (r *relay) message(typ byte, body []byte) (keep bool, err error) {
 	case pgwire.MsgErrorResponse:
 		return r.error(body)
 	case pgwire.MsgNoticeResponse:
+		if r.signals(body) {
+			return false, nil
+		}
 		e := r.front()
 		if r.wrote && localOnly(body) {
 			r.s.cluster.metrics.localOnly.Inc()

@@ -298,10 +298,15 @@ func newTimekeeper() *timekeeper {
 // heed makes sure that a session with these limits is looked at in time. Its door has it already.
 func (k *timekeeper) heed(t *Times) {
 	if want := t.pause(); int64(want) < k.pause.Load() {
-		select {
-		case k.wake <- struct{}{}:
-		default:
-		}
+		k.call()
+	}
+}
+
+// call has sessions looked at now.
+func (k *timekeeper) call() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -371,6 +376,10 @@ func (srv *Server) lookAtAll(ctx context.Context, wg *sync.WaitGroup) time.Durat
 // a deadline of its own.
 func (srv *Server) rouse(ctx context.Context, s *session, now int64, wg *sync.WaitGroup) {
 	t := &s.timing
+	if t.told == 0 {
+		t.told = now
+		_ = s.client.SetWriteDeadline(time.Now().Add(goodbye))
+	}
 	_ = s.client.SetReadDeadline(past)
 	if l := s.occupied(); l != nil && l != t.freed {
 		t.freed = l

@@ -97,6 +97,12 @@ func (p *parser) function(c *chain) {
 		return
 	case builtin != builtinNone:
 		p.builtin(builtin, !found)
+		switch name {
+		case "pg_cancel_backend":
+			p.flag(FlagCancels)
+		case "pg_terminate_backend":
+			p.flag(FlagTerminates)
+		}
 	}
 	if found {
 		p.user(info)

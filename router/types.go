@@ -51,7 +51,9 @@ const (
 	// value is a parameter (EffectSetParam). Who knows the parameter's text from Bind may treat
 	// it as class session (or read, with FlagReads), and each effect as EffectSet.
 	FlagSettingParam
-	FlagLateRows // FETCH or EXECUTE: what rows it returns is not settled when it is prepared
+	FlagCancels    // calls pg_cancel_backend
+	FlagTerminates // calls pg_terminate_backend
+	FlagLateRows   // FETCH or EXECUTE: what rows it returns is not settled when it is prepared
 	// FlagLasting: opaque, and DISCARD ALL may not remove all that is left: a name of a custom
 	// setting, a library, the seed of random, or what nobody knows of.
 	FlagLasting
