@@ -9,6 +9,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"pgweir/health"
 )
 
 // firstPID is the smallest virtual process id: no real backend has one above PostgreSQL's limit
@@ -29,8 +32,54 @@ type keyTable struct {
 		next     uint32
 		sessions map[uint32]*session
 		consoles map[uint32]*consoleSession
-		backends map[backend]*atomic.Uint32 // the pid of the session that has it, or had it last
+		backends map[backend]*holding
 	}
+}
+
+// holding is who has a backend: the pid of the session that holds it, or held it last, and of those that have sent
+// notifications over it, which may arrive when others have it.
+type holding struct {
+	atomic.Uint32
+	mu struct {
+		sync.Mutex
+		spoke [4]spoken // the newest first
+	}
+}
+
+// spoken is a session that has sent a notification, and when: health.Clock.
+type spoken struct {
+	pid uint32
+	at  int64
+}
+
+// underWay is how long a notification counts as one that may still arrive. A listener in a transaction hears it later.
+const underWay = int64(time.Second)
+
+// speaks records that a session sends a notification.
+func (h *holding) speaks(pid uint32, now int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := &h.mu.spoke
+	at := slices.IndexFunc(s[:], func(o spoken) bool { return o.pid == pid })
+	if at < 0 {
+		at = len(s) - 1
+	}
+	copy(s[1:at+1], s[:at])
+	s[0] = spoken{pid, now}
+}
+
+// speaker is the pid of the session whose notification arrives now, 0 where it may be one of several.
+func (h *holding) speaker(now int64) uint32 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := &h.mu.spoke
+	switch {
+	case s[0].at == 0 || now-s[0].at > underWay:
+		return h.Load()
+	case s[1].at != 0 && now-s[1].at <= underWay:
+		return 0
+	}
+	return s[0].pid
 }
 
 // backend is a server process somewhere behind the proxy.
@@ -53,7 +102,7 @@ func newKeyTable(process int) *keyTable {
 	t := &keyTable{process: uint32(process)}
 	t.mu.sessions = make(map[uint32]*session)
 	t.mu.consoles = make(map[uint32]*consoleSession)
-	t.mu.backends = make(map[backend]*atomic.Uint32)
+	t.mu.backends = make(map[backend]*holding)
 	return t
 }
 
@@ -144,10 +193,10 @@ func (t *keyTable) rename(s *session, l *lease) bool {
 }
 
 // holderOf is the note of who holds a lease. The lock is held.
-func (t *keyTable) holderOf(s *session, l *lease) *atomic.Uint32 {
+func (t *keyTable) holderOf(s *session, l *lease) *holding {
 	key := backend{s.cluster.Name, l.node.ID, l.conn.PID}
 	if l.holder = t.mu.backends[key]; l.holder == nil {
-		l.holder = new(atomic.Uint32)
+		l.holder = new(holding)
 		t.mu.backends[key] = l.holder
 	}
 	return l.holder
@@ -188,15 +237,19 @@ func (t *keyTable) forget(b backend) {
 	delete(t.mu.backends, b)
 }
 
-// virtual is the pid of the session that holds a backend, or held it last; 0 when there is none or it has ended.
+// virtual is the pid of the session that has sent a notification over a backend, 0 when it is not known or has ended.
 func (t *keyTable) virtual(cluster string, node int, pid uint32) uint32 {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	held := t.mu.backends[backend{cluster, node, pid}]
-	if held == nil || t.mu.sessions[held.Load()] == nil {
+	t.mu.Unlock()
+	if held == nil {
 		return 0
 	}
-	return held.Load()
+	speaker := held.speaker(health.Clock())
+	if t.session(speaker) == nil {
+		return 0
+	}
+	return speaker
 }
 
 // session is the session of a pid, nil when there is none.

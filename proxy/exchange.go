@@ -29,6 +29,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 		s.plan, s.sent = s.plan[:0], s.sent[:0]
 	}
 	s.announceSync(u)
+	s.speaks(u, l)
 	r.wrote = u != nil && c.executes && (u.Mark == router.MarkWrite && !u.OnlyTx || s.txWrote && u.Flags&router.FlagMayCommit != 0)
 	// A Sync that ends a flushed batch makes durable what that wrote, and shows what it read.
 	r.wrote = r.wrote || s.batch != nil && s.txWrote
@@ -322,6 +323,8 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 		s.txDDL = s.st.tx != txIdle || s.batch != nil
 		s.target.Marks.ddl.Store(s.cluster.Catalog.Invalidate(s.target.Database))
 	}
+	s.speaks(c.unit, l)
+	s.txSpoke = s.txSpoke && (s.st.tx != txIdle || s.batch != nil)
 	s.countPin()
 	s.settleSync()
 	l.conn.Link.Rest()

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,10 +32,12 @@ type lease struct {
 	set        *settings          // what has been SET on it
 	discard    bool               // a DISCARD ALL of the session has not reached it yet
 	statements [router.ClassPrimary + 1]prometheus.Counter
-	holder     *atomic.Uint32 // keyTable's note of who has it
-	cancelling sync.Mutex     // held while a cancel is on its way to the node
-	closed     bool           // its socket was closed under the session; guarded by cancelling
-	used       int64          // health.Clock() when it was last used
+	holder     *holding   // keyTable's note of who has it
+	spoke      int64      // health.Clock() when a session has sent a notification over it; 0: none has
+	spokeBy    uint64     // that session's serial
+	cancelling sync.Mutex // held while a cancel is on its way to the node
+	closed     bool       // its socket was closed under the session; guarded by cancelling
+	used       int64      // health.Clock() when it was last used
 }
 
 // onNode is a prepared statement on a node.
@@ -207,6 +208,19 @@ func (s *session) newLease(conn *pool.Conn, node *health.Node) *lease {
 	return l
 }
 
+// speakers is how long a connection is left to the session that has sent a notification over it, if there are others.
+const speakers = int64(50 * time.Millisecond)
+
+// speaks records that what runs on the lease may send notifications.
+func (s *session) speaks(u *router.Unit, l *lease) {
+	s.txSpoke = s.txSpoke || u != nil && u.Flags&router.FlagNotifies != 0
+	if !s.txSpoke {
+		return
+	}
+	l.spoke, l.spokeBy = health.Clock(), s.serial
+	l.holder.speaks(s.pid.Load(), l.spoke)
+}
+
 // Rank says how well a pooled connection fits the session: pool.Unfit where it cannot be used.
 func (s *session) Rank(conn *pool.Conn) int {
 	l, _ := conn.State.(*lease)
@@ -219,7 +233,7 @@ func (s *session) Rank(conn *pool.Conn) int {
 		return pool.Unfit
 	case l.sequences == s.serial:
 		return pool.Best
-	case l.sequences != 0:
+	case l.sequences != 0, l.spoke != 0 && l.spokeBy != s.serial && health.Clock()-l.spoke < speakers:
 		return pool.Reluctant
 	case l.set.key == s.st.set.key:
 		return pool.Good

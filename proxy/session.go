@@ -55,6 +55,7 @@ type session struct {
 	batchLost   bool       // the unfinished batch's lease is gone, and the client does not know yet
 	dead        bool       // the open transaction's lease is gone: 25P02 until ROLLBACK
 	txWrote     bool
+	txSpoke     bool // the open transaction sends notifications
 	txDDL       bool // the open transaction changed the catalog
 	txOnly      bool // the open transaction has only read and runs on a standby
 	turn        bool // which of unnamedPair was made last

@@ -536,7 +536,11 @@ func (s *session) notified(body []byte) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", errHostile, err)
 	}
-	if l := s.leases[slotPrimary]; l != nil {
+	switch l := s.leases[slotPrimary]; {
+	case l == nil:
+	case l.conn.PID == pid: // kept since the LISTEN, so nobody else has sent anything over it
+		setPID(body, s.pid.Load())
+	default:
 		if v := s.srv.keys.virtual(s.cluster.Name, l.node.ID, pid); v != 0 {
 			setPID(body, v)
 		}

@@ -119,7 +119,7 @@ func describe(u *Unit) string {
 // flagNames are the flags as golden files have them, by their bits.
 var flagNames = []string{
 	"catalog", "opaque", "nextval", "ddl", "maycommit", "copyin", "copyout", "multi", "serializable", "txtime", "unparsed",
-	"pgweir", "currval", "readinreadonly", "unknownname", "names", "begin", "reads", "settingparam", "cancels", "terminates",
+	"pgweir", "currval", "readinreadonly", "unknownname", "names", "begin", "reads", "settingparam", "cancels", "terminates", "notifies",
 }
 
 // effectNames are the kinds of effect as golden files have them.

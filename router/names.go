@@ -102,6 +102,8 @@ func (p *parser) function(c *chain) {
 			p.flag(FlagCancels)
 		case "pg_terminate_backend":
 			p.flag(FlagTerminates)
+		case "pg_notify":
+			p.flag(FlagNotifies)
 		}
 	}
 	if found {

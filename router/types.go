@@ -53,6 +53,7 @@ const (
 	FlagSettingParam
 	FlagCancels    // calls pg_cancel_backend
 	FlagTerminates // calls pg_terminate_backend
+	FlagNotifies   // NOTIFY, or calls pg_notify
 	FlagLateRows   // FETCH or EXECUTE: what rows it returns is not settled when it is prepared
 	// FlagLasting: opaque, and DISCARD ALL may not remove all that is left: a name of a custom
 	// setting, a library, the seed of random, or what nobody knows of.

@@ -8,8 +8,11 @@ func (p *parser) utility() bool {
 		p.create()
 	case kwAlter, kwDrop, kwGrant, kwRevoke, kwReassign, kwImport:
 		p.ddl()
-	case kwTruncate, kwVacuum, kwAnalyze, kwAnalyse, kwCluster, kwReindex, kwCheckpoint, kwNotify,
-		kwComment, kwSecurity:
+	case kwNotify:
+		p.flag(FlagNotifies)
+		p.write()
+		p.skipStatement()
+	case kwTruncate, kwVacuum, kwAnalyze, kwAnalyse, kwCluster, kwReindex, kwCheckpoint, kwComment, kwSecurity:
 		p.write()
 		p.skipStatement()
 	case kwRefresh:
