@@ -96,7 +96,9 @@ for group in "$@"; do
                 /usr/lib/python3/dist-packages/psycopg=python3-psycopg java=default-jre-headless \
                 javac=default-jdk-headless /usr/share/java/postgresql.jar=libpostgresql-jdbc-java \
                 ruby=ruby /usr/share/doc/ruby-pg=ruby-pg promtool=prometheus shellcheck=shellcheck openssl=openssl \
-                prometheus-pgbouncer-exporter=prometheus-pgbouncer-exporter
+                prometheus-pgbouncer-exporter=prometheus-pgbouncer-exporter \
+                /usr/lib/python3/dist-packages/asyncpg=python3-asyncpg php=php-cli /usr/share/doc/php-pgsql=php-pgsql \
+                perl=perl /usr/share/doc/libdbd-pg-perl=libdbd-pg-perl
             ;;
         bench) ensure "${postgres[@]}" pgbouncer=pgbouncer pgpool=pgpool2 haproxy=haproxy ;;
         oracle) ensure gcc=gcc /usr/include/stdlib.h=libc6-dev ;;

@@ -121,6 +121,42 @@ func TestPsycopg(t *testing.T) {
 	})
 }
 
+// TestAsyncpg runs drivers/asyncpg with Debian's asyncpg.
+func TestAsyncpg(t *testing.T) {
+	python := need(t, "python3", "/usr/bin/python3", "python3")
+	if err := exec.Command(python, "-c", "import asyncpg").Run(); err != nil {
+		need(t, "asyncpg (python3-asyncpg)")
+	}
+	eachPlace(t, func(t *testing.T, at place) {
+		out := runs(t, at.environ(t), "", nil, python, "drivers/asyncpg/main.py")
+		checked(t, out, "prepared", "transactions and cursors", "COPY", "LISTEN", "cancel", "large", "pools", "several hosts")
+	})
+}
+
+// TestPHP runs drivers/php with Debian's PHP.
+func TestPHP(t *testing.T) {
+	php := need(t, "php", "/usr/bin/php", "php")
+	if err := exec.Command(php, "-r", `exit(extension_loaded("pdo_pgsql") && extension_loaded("pgsql") ? 0 : 1);`).Run(); err != nil {
+		need(t, "PHP's pgsql extensions (php-pgsql)")
+	}
+	eachPlace(t, func(t *testing.T, at place) {
+		out := runs(t, at.environ(t), "", nil, php, "drivers/php/main.php")
+		checked(t, out, "prepared", "lastInsertId", "transactions", "scrollable", "COPY", "LISTEN", "large objects", "the pgsql extension", "large values")
+	})
+}
+
+// TestPerl runs drivers/perl with Debian's DBD::Pg.
+func TestPerl(t *testing.T) {
+	perl := need(t, "perl", "/usr/bin/perl", "perl")
+	if err := exec.Command(perl, "-MDBD::Pg", "-e", "1").Run(); err != nil {
+		need(t, "DBD::Pg (libdbd-pg-perl)")
+	}
+	eachPlace(t, func(t *testing.T, at place) {
+		out := runs(t, at.environ(t), "", nil, perl, "drivers/perl/main.pl")
+		checked(t, out, "prepared", "last_insert_id", "transactions", "COPY", "LISTEN", "asynchronous", "large objects", "large values")
+	})
+}
+
 // TestRuby runs drivers/ruby with Debian's ruby-pg.
 func TestRuby(t *testing.T) {
 	ruby := need(t, "ruby", "/usr/bin/ruby", "ruby")
