@@ -270,7 +270,7 @@ func TestLongPipelines(t *testing.T) {
 	got, err := c.ReadUntilReady(1)
 	must(t, err)
 	equal(t, "answers", len(got), 4*n+1)
-	long := "SELECT '" + strings.Repeat("x", 300_000) + "'"
+	long := "SELECT '" + strings.Repeat("x", maxText) + "'"
 	equal(t, "a long query", c.query(long), "T D(primary) C(SELECT 1) Z(I)")
 	c.send(pgtest.Parse("", "SELECT 1"), pgtest.Bind("", "", strings.Repeat("x", 300_000)), pgtest.Execute("", 0), pgtest.Sync())
 	equal(t, "a long Bind", c.ready(1), "1 2 D(primary) C(SELECT 1) Z(I)")

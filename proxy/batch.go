@@ -14,7 +14,8 @@ import (
 
 // Bounds of what is collected before anything is sent.
 const (
-	maxChunk = 64 << 10 // bytes of a unit that are read before it is bound to a node
+	maxChunk = 64 << 10 // bytes of a unit that are read before it is bound to a node, beside its long texts
+	maxText  = 1 << 20  // bytes of SQL, where a message has more than maxChunk, that are read as a whole: it decides
 	// silence is how long a client may leave a batch unfinished before what is there is sent: it
 	// may rightly wait for an error or a CopyInResponse, which PostgreSQL sends without a Sync.
 	silence = 20 * time.Millisecond
@@ -66,6 +67,7 @@ type chunk struct {
 	end   ending
 	items []item
 	unit  *router.Unit // all of it joined; nil when it holds nothing that runs
+	texts int // bytes of messages with SQL that are longer than maxChunk
 	// rest is how many bytes of the last message are still to be read and passed through.
 	rest     int
 	executes bool // something in it runs
@@ -109,11 +111,13 @@ func (s *session) measure(c *chunk, inBatch bool) error {
 			return pgwire.ErrMessageLength
 		}
 		total := pgwire.HeaderSize + size
+		long := total > maxChunk
+		text := long && (typ == pgwire.MsgQuery || typ == pgwire.MsgParse) && c.texts+total <= maxText
 		switch {
-		case c.n+total > maxChunk && c.n > 0:
+		case !text && c.n > 0 && c.n-c.texts+total > maxChunk:
 			c.end = endOpen
 			return nil
-		case total > maxChunk:
+		case long && !text:
 			return s.measureLong(c, typ, total, inBatch)
 		case len(b)-c.n < total:
 			if open, err := s.more(c, inBatch); open || err != nil {
@@ -127,6 +131,9 @@ func (s *session) measure(c *chunk, inBatch bool) error {
 		}
 		stray := c.n == 0 && !inBatch
 		c.n += total
+		if text {
+			c.texts += total
+		}
 		if end, ok := endingOf(typ); ok && (end != endJunk || stray) {
 			c.end = end
 			return nil
@@ -410,9 +417,12 @@ func (s *session) define(name, message []byte, unit *router.Unit) *statement {
 		}
 	}
 	st.unit, st.env, st.shape = unit, s.envOf, nil
-	if message == nil {
+	switch {
+	case message == nil, len(name) > 0 && len(message) > maxChunk:
 		st.parse = nil
-	} else {
+	case cap(st.parse) > maxChunk:
+		st.parse = bytes.Clone(message)
+	default:
 		st.parse = append(st.parse[:0], message...)
 	}
 	s.identify(st, len(name))

@@ -246,7 +246,7 @@ func TestOpaqueOnStandby(t *testing.T) {
 
 // TestOpaqueLong: nobody has read all of a long query, which may have left anything.
 func TestOpaqueLong(t *testing.T) {
-	long := "SET work_mem TO '9MB'; INSERT INTO t VALUES ('" + strings.Repeat("x", 2*maxChunk) + "')"
+	long := "SET work_mem TO '9MB'; INSERT INTO t VALUES ('" + strings.Repeat("x", maxText) + "')"
 	r := newRig(t, alone, pooled(1))
 	a, b := r.client(), r.client()
 	a.query(long)

@@ -558,3 +558,50 @@ func TestLongBindAfterParse(t *testing.T) {
 		equal(t, "named "+name, got, "1 2 C(INSERT 0 1) Z(I)")
 	}
 }
+
+// TestLongText: SQL of more than a chunk is read as a whole, so that it goes where it belongs and leaves what it says.
+func TestLongText(t *testing.T) {
+	long := "/*" + strings.Repeat("x", 3*maxChunk) + "*/ "
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB, pooled(1))
+		a, b := r.client(), r.client()
+		ends := func(what, sql, want string) {
+			t.Helper()
+			if got := a.runs(protocol, sql); !strings.HasSuffix(got, want+" Z(I)") {
+				t.Errorf("%s: %s", what, got)
+			}
+		}
+		ends("a read", long+"SELECT 1", "D(standby-a) C(SELECT 1)")
+		ends("a write", long+"INSERT INTO t VALUES (1)", "C(INSERT 0 1)")
+		ends("a setting", long+"SET work_mem TO '9MB'", "C(SET)")
+		equal(t, "pin", a.pin(), "none")
+		r.forgetAll()
+		equal(t, "another client", b.query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(I)")
+		equal(t, "what it has", r.p().got(), `Q RESET "work_mem" | Q INSERT INTO t VALUES (2)`)
+		r.forgetAll()
+		a.query("INSERT INTO t VALUES (3)")
+		equal(t, "what the first has", r.p().got(), `Q SET "work_mem" TO '9MB' | Q INSERT INTO t VALUES (3)`)
+	})
+	t.Run("an unnamed statement", func(t *testing.T) {
+		r := newRig(t, withoutB, pooled(1))
+		a, b := r.client(), r.client()
+		a.run(pgtest.Parse("", long+"INSERT INTO t VALUES ($1)"), pgtest.Sync())
+		equal(t, "another client", b.query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(I)")
+		equal(t, "on its next lease", a.run(bindExecute("")...), "2 C(INSERT 0 1) Z(I)")
+		equal(t, "in one batch", a.run(append([]pgtest.Message{pgtest.Parse("", long+"SELECT 1")}, bindExecute("")...)...), "1 2 D(standby-a) C(SELECT 1) Z(I)")
+		equal(t, "pin", a.pin(), "none")
+	})
+	t.Run("a named statement", func(t *testing.T) {
+		r := newRig(t, withoutB, pooled(1))
+		a := r.client()
+		a.run(pgtest.Parse("s", long+"INSERT INTO t VALUES ($1)"), pgtest.Sync())
+		equal(t, "on the same lease", a.run(bindExecute("s")...), "2 C(INSERT 0 1) Z(I)")
+		equal(t, "pin", a.pin(), "opaque")
+	})
+	t.Run("too long", func(t *testing.T) {
+		r := newRig(t, withoutB)
+		c := r.client()
+		long := strings.Repeat("x", maxText)
+		equal(t, "a read", c.query("SELECT 1 /*"+long+"*/"), "T D(primary) C(SELECT 1) Z(I)")
+	})
+}

@@ -66,7 +66,7 @@ func TestOpaqueLong(t *testing.T) {
 	c := sharedCluster(t)
 	p := StartProxy(t, c, proxyConfig{Extra: "pool_size: 2\n"})
 	a := client(t, p.Addr, appUser, appPassword, appDatabase)
-	ask(t, a, "SET work_mem TO '9MB'; SET lock_timeout TO '7s'; SELECT length('"+strings.Repeat("x", 200_000)+"')")
+	ask(t, a, "SET work_mem TO '9MB'; SET lock_timeout TO '7s'; SELECT length('"+strings.Repeat("x", 1<<20)+"')")
 	for range 3 {
 		b := client(t, p.Addr, appUser, appPassword, appDatabase)
 		if got := ask(t, b, "/* pgweir: primary */ SELECT current_setting('work_mem')"); got != "4MB" {
