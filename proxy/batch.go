@@ -67,7 +67,7 @@ type chunk struct {
 	end   ending
 	items []item
 	unit  *router.Unit // all of it joined; nil when it holds nothing that runs
-	texts int // bytes of messages with SQL that are longer than maxChunk
+	texts int          // bytes of messages with SQL that are longer than maxChunk
 	// rest is how many bytes of the last message are still to be read and passed through.
 	rest     int
 	executes bool // something in it runs
