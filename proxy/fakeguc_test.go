@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"pgweir/internal/pgtest"
 )
@@ -11,6 +12,7 @@ import (
 // gucPG is the settings of a backend that a node reports: a change goes with its transaction, and is told in front of
 // ReadyForQuery, as PostgreSQL does since version 14.
 type gucPG struct {
+	mu                      sync.Mutex
 	now, told, reset, saved map[string]string // by their reported names
 }
 
@@ -25,6 +27,8 @@ func newGUC(status [][2]string) *gucPG {
 
 // set carries out a SET or RESET.
 func (g *gucPG) set(sql string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	rest := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(sql, "SET "), "SESSION "), "LOCAL ")
 	name, value, ok := strings.Cut(rest, " TO ")
 	if !ok {
@@ -44,8 +48,24 @@ func (g *gucPG) set(sql string) {
 	}
 }
 
+// get is the value in force.
+func (g *gucPG) get(name string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.now[name]
+}
+
+// put makes a value the one in force.
+func (g *gucPG) put(name, value string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.now[name] = value
+}
+
 // ends is the end of a transaction, which takes its changes along if it failed.
 func (g *gucPG) ends(committed bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if committed {
 		g.saved = maps.Clone(g.now)
 	} else {
@@ -55,6 +75,8 @@ func (g *gucPG) ends(committed bool) {
 
 // report is what the client has not been told.
 func (g *gucPG) report() []pgtest.Message {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	var out []pgtest.Message
 	names := slices.SortedFunc(maps.Keys(g.now), func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
 	for _, name := range names {

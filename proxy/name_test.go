@@ -32,7 +32,7 @@ func TestNamesShare(t *testing.T) {
 				if want == `back\slash` {
 					want = `E'back\\slash` // the node is none that reads constants
 				}
-				equal(t, "in force", b.guc.now["application_name"], want)
+				equal(t, "in force", b.guc.get("application_name"), want)
 				equal(t, "the node's login", b.Param("application_name")+b.Param("options"), "")
 				must(t, c.Close())
 				await(t, "the client's end", func() bool { return r.srv.keys.count() == 0 })
@@ -88,7 +88,7 @@ func TestNamesOdd(t *testing.T) {
 			return nil
 		})
 		r.p().on(`SET "application_name" TO `+c.set, func(b *backendPG) error {
-			b.guc.now["application_name"] = "m??ller"
+			b.guc.put("application_name", "m??ller")
 			b.say(pgtest.CommandComplete("SET"))
 			return nil
 		})
@@ -226,7 +226,7 @@ func TestNamesInForce(t *testing.T) {
 	equal(t, "ahead of BEGIN", r.p().got(), `Q SET "application_name" TO 'app' | Q BEGIN | Q INSERT INTO t VALUES (1)`)
 	c.query("RESET application_name")
 	equal(t, "told nothing new", c.query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(T)")
-	equal(t, "in force", r.p().last().guc.now["application_name"], "app")
+	equal(t, "in force", r.p().last().guc.get("application_name"), "app")
 	c.query("COMMIT")
 	c.query("RESET ALL")
 	r.forgetAll()
@@ -236,11 +236,12 @@ func TestNamesInForce(t *testing.T) {
 	c.query("BEGIN")
 	c.query("INSERT INTO t VALUES (4)")
 	c.query("SET LOCAL application_name TO DEFAULT")
-	equal(t, "local", r.p().last().guc.now["application_name"], "app")
+	equal(t, "told", c.query("INSERT INTO t VALUES (5)"), "C(INSERT 0 1) Z(T)")
+	equal(t, "local", r.p().last().guc.get("application_name"), "app")
 	r.forgetAll()
 	c.query("COMMIT")
-	c.query("INSERT INTO t VALUES (5)")
-	equal(t, "what was there before", r.p().got(), `Q COMMIT | Q INSERT INTO t VALUES (5)`)
+	c.query("INSERT INTO t VALUES (6)")
+	equal(t, "what was there before", r.p().got(), `Q COMMIT | Q INSERT INTO t VALUES (6)`)
 }
 
 // TestNamesAddHost: what application_name_add_host adds is what the client is told, what its nodes have, and what RESET goes back to.
@@ -273,7 +274,7 @@ func TestNamesAddHost(t *testing.T) {
 		equal(t, "told", cl.Status["application_name"], want)
 		equal(t, "shown", r.applications(), want)
 		cl.query("INSERT INTO t VALUES (1)")
-		equal(t, "in force", r.p().last().guc.now["application_name"], want)
+		equal(t, "in force", r.p().last().guc.get("application_name"), want)
 		equal(t, "set", cl.query("SET application_name TO 'x'"), "C(SET) S(application_name=x) Z(I)")
 		equal(t, "shown then", r.applications(), "x")
 		equal(t, "reset", cl.query("RESET application_name"), "C(RESET) S(application_name="+want+") Z(I)")
