@@ -249,7 +249,7 @@ func (s *session) beginNow() error {
 			s.deferred.at = health.Clock() + int64(time.Hour)
 			return nil
 		}
-		if err := s.prepareLease(l); err != nil {
+		if err := s.prepareLease(l, nil); err != nil {
 			var refused *errReplay
 			dead := !errors.As(err, &refused) && s.ctx.Err() == nil && s.relaying().clientErr == nil
 			s.giveUp(l)

@@ -247,7 +247,7 @@ func (s *session) inquire(sql string) (answer, error) {
 		}
 		a := answer{params: l.conn.Params}
 		wake := context.AfterFunc(s.ctx, func() { _ = l.conn.Link.SetDeadline(past) })
-		if err = s.prepareLease(l); err == nil {
+		if err = s.prepareLease(l, nil); err == nil {
 			err = a.read(l, sql)
 		}
 		if !wake() && err == nil {

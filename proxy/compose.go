@@ -23,6 +23,7 @@ type planned struct {
 func (s *session) compose(c *chunk, l *lease, r *relay) []byte {
 	b := s.client.Buffered()[:c.n]
 	k := composer{s: s, l: l, r: r, b: b, out: s.scratch[:0]}
+	k.goesAhead(s.ahead)
 	if s.deferred.text != "" {
 		k.out = pgwire.AppendQuery(k.out, s.deferred.text)
 		k.touched = true

@@ -36,6 +36,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	r.marks = r.wrote || s.batch != nil || u != nil && u.Mark != router.MarkNone
 	hinted := try.decision.Reason == router.ReasonHint
 	r.net = standby && outside && !hinted
+	r.anew = s.st.tx == txIdle && s.batch == nil && u != nil && u.Class == router.ClassRead && (c.end == endSync || c.end == endQuery)
 	r.hold = r.net && u != nil && u.Flags&router.FlagCatalog != 0
 	l.begin(s)
 	if s.ctx.Err() != nil { // whoever ends the session looks for what runs after that
@@ -83,8 +84,13 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 		return false, r.clientErr
 	case nodeErr != nil || r.fatal != nil:
 		return s.broken(c, l, try, nodeErr, outside)
+	case r.unset != nil && r.discard:
+		return s.sendAgain(c, l)
 	case r.discard:
 		return s.refused(c, l, try)
+	}
+	if r.unset != nil {
+		s.doubtSettings(l)
 	}
 	s.settle(c, l, try, began, sentAt)
 	if s.st.unlocked && s.st.tx == txIdle && s.batch == nil {
@@ -93,6 +99,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	if s.st.effective.lacks(nameSetting) {
 		s.renames(l)
 	}
+	s.closeUnsure(l)
 	return false, nil
 }
 
@@ -169,7 +176,7 @@ func (s *session) learn(c *chunk) {
 // broken decides what a chunk is worth whose lease broke while it was under way (behaviour.md §4).
 func (s *session) broken(c *chunk, l *lease, try *attempt, nodeErr error, outside bool) (again bool, err error) {
 	r := s.relaying()
-	sent := l.conn.Link.Sent() || c.n == 0 || c.rest > 0 || c.end == endOpen
+	sent := !r.unread && l.conn.Link.Sent() || c.n == 0 || c.rest > 0 || c.end == endOpen
 	read := c.unit != nil && c.unit.Class != router.ClassPrimary && try.decision.Target == router.TargetStandby ||
 		c.unit != nil && c.unit.Class == router.ClassRead
 	s.lost(l, nodeErr)
@@ -410,7 +417,11 @@ func (s *session) settleTx(c *chunk, l *lease) {
 			s.moves = deferral{} // it is bound to its node
 		}
 	}
-	l.set = s.st.set.onNode()
+	if l.unsure {
+		l.set = anySettings(l.set, s.st.set)
+	} else {
+		l.set = s.st.set.onNode()
+	}
 	if s.st.tx == txIdle {
 		s.st.resume()
 	}

@@ -30,6 +30,7 @@ type lease struct {
 	opaque     bool               // what may be left on it is lost when the session gives it back
 	sequences  uint64             // serial of the session whose sequence values it has; 0 when it has none
 	set        *settings          // what has been SET on it
+	unsure     bool               // … is not known: set has names without values
 	discard    bool               // a DISCARD ALL of the session has not reached it yet
 	statements [router.ClassPrimary + 1]prometheus.Counter
 	holder     *holding   // keyTable's note of who has it
@@ -74,6 +75,7 @@ func (l *lease) shaped(name string, shape []byte) {
 
 // wiped records a DISCARD ALL of the node.
 func (l *lease) wiped() {
+	l.unsure = false
 	l.set, l.unnamed, l.sequences, l.owned = noSettings, 0, 0, 0
 	clear(l.named)
 }
@@ -302,7 +304,7 @@ func (s *session) releaseOne(l *lease) {
 	}
 	opaque := l.opaque
 	// DISCARD ALL leaves the names of custom settings behind.
-	kept := !l.spoiled && !(l.conn.Dirty && l.custom != "")
+	kept := !l.spoiled && !l.unsure && !(l.conn.Dirty && l.custom != "")
 	if kept {
 		s.giveBack(l)
 	} else {
@@ -434,10 +436,11 @@ type errReplay struct{ report []byte }
 
 func (e *errReplay) Error() string { return "the session's settings were refused by the node" }
 
-// prepareLease brings a lease up to the session's settings, in a round trip of its own and only
-// when they differ: what decides rights or names must stand before the client's bytes are read. The
-// error is the node link's, or *errReplay.
-func (s *session) prepareLease(l *lease) error {
+// prepareLease brings a lease up to the session's settings, when they differ: in a round trip of its own, since what decides
+// rights, names or meaning must stand before the client's bytes are read, or in the same write as the chunk, where everything that
+// differs may travel with it. c is nil where there is none. The error is the node link's, or *errReplay.
+func (s *session) prepareLease(l *lease, c *chunk) error {
+	s.ahead = prelude{}
 	if s.batch != nil {
 		return nil // a query of ours would end it
 	}
@@ -454,14 +457,20 @@ func (s *session) prepareLease(l *lease) error {
 		}
 		l.sequences = 0
 	}
-	if l.set != s.st.set && l.set.key != s.st.set.key && (s.st.tx == txIdle || s.deferred.text != "") {
-		if sql := difference(l.set, s.st.set); sql != "" {
-			if err := s.command(l, sql); err != nil {
-				return err
-			}
-		}
-		l.set = s.st.set
+	if l.set == s.st.set || l.set.key == s.st.set.key || s.st.tx != txIdle && s.deferred.text == "" {
+		return nil
 	}
+	sql := difference(l.set, s.st.set)
+	if sql != "" && c != nil && s.travels(c, l) {
+		s.ahead = prelude{sql: sql, set: s.st.set}
+		return nil
+	}
+	if sql != "" {
+		if err := s.command(l, sql); err != nil {
+			return err
+		}
+	}
+	l.set, l.unsure, s.careful = s.st.set, false, false
 	return nil
 }
 

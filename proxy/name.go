@@ -170,7 +170,9 @@ func (s *session) renames(l *lease) {
 	value, _ := s.st.start.get(nameSetting)
 	if err := s.command(l, "SET "+local+settingName(nameSetting)+" TO "+value); err == nil {
 		s.st.resume()
-		l.set = s.st.set.onNode()
+		if !l.unsure {
+			l.set = s.st.set.onNode()
+		}
 	}
 }
 
@@ -215,6 +217,14 @@ func (s *session) reported() (out []byte) {
 	}
 	s.reports = s.reports[:0]
 	return out
+}
+
+// reportedNow is reported where nothing is to go ahead that would still change it.
+func (s *session) reportedNow() []byte {
+	if len(s.reports) == 0 || s.ahead.sql != "" {
+		return nil
+	}
+	return s.reported()
 }
 
 // renamed says whether effects bring the client back to the name that it came with, where the node is at its own default; and

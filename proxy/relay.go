@@ -30,6 +30,7 @@ type expectation struct {
 	st      *statement   // Parse; Describe: whose shape the answer tells
 	name    string       // Parse, Close: the client's name of the statement
 	node    string       // Parse, Describe, Close: the name on the node
+	set     *settings    // a swallowed Query that went ahead: what the lease has behind it
 }
 
 // relay forwards a node's answers to the client until nothing more is owed. In a duplex
@@ -56,6 +57,7 @@ type relay struct {
 	wrote    bool // replies leave a write mark
 	marks    bool // ReadyForQuery leaves a mark: data was seen or written
 	discard  bool // swallow everything until ReadyForQuery
+	anew     bool // nobody notices if the chunk is sent again behind its answer
 	out, pos int  // the buffer: [:out] goes to the client, [out:pos] is dead, the rest unread
 	through  int  // bytes of a long message still to come
 	drop     bool // … which nobody gets
@@ -68,6 +70,10 @@ type relay struct {
 	fatal      []byte // body of the node's FATAL
 	instead    []byte // what the client gets in place of the message that was just taken
 	refusal    []byte // body of the error that something of ours was answered with
+	unset      []byte // body of the error that what went ahead was answered with; nil: it was not refused
+	canceled   bool   // … by a cancel
+	recancel   bool   // that cancel is to be passed on again
+	unread     bool   // the node ended before it read what the client has sent
 	none       bool   // a query of ours returned no row
 	statements int    // of the client's simple query that have been completed
 	signaled   bool   // the row that comes is of a signal to a session of ours
@@ -139,6 +145,9 @@ func (r *relay) run() error {
 	for {
 		if err := r.step(); err != nil || r.clientErr != nil || r.fatal != nil {
 			return err
+		}
+		if r.recancel {
+			r.cancelAgain()
 		}
 		r.mu.Lock()
 		done := r.done() || r.copyIn && !r.duplex
@@ -490,6 +499,9 @@ func (r *relay) error(body []byte) (keep bool, err error) {
 		}
 	}
 	if v.Fatal() {
+		if e := r.front(); e != nil && e.typ == pgwire.MsgQuery && e.swallow {
+			r.unread = true
+		}
 		r.fatal = append([]byte(nil), body...)
 		copy(r.code[:], v.Code)
 		r.withdraw()
@@ -498,6 +510,10 @@ func (r *relay) error(body []byte) (keep bool, err error) {
 	e := r.front()
 	if e == nil {
 		return !r.discard, nil
+	}
+	if e.set != nil {
+		r.notSet(body, &v)
+		return false, nil
 	}
 	if !r.failed {
 		copy(r.code[:], v.Code)
@@ -580,7 +596,10 @@ func (r *relay) ready(body []byte) (bool, error) {
 			r.l.forget("") // any simple query drops it
 		}
 		if x.kind != 0 && status != x.kind {
-			return false, fmt.Errorf("%w: a BEGIN left the transaction status %q", errHostile, status)
+			return false, fmt.Errorf("%w: something of ours left the transaction status %q", errHostile, status)
+		}
+		if x.set != nil {
+			r.setAhead(x.set)
 		}
 		return false, nil
 	}

@@ -68,6 +68,8 @@ type session struct {
 
 	own ownSettings // pgweir.*
 
+	ahead                  prelude // what goes in front of the chunk
+	careful                bool    // settings were refused that went ahead: they are waited for the next time
 	chunk                  chunk
 	relay                  *relay // nil while nothing runs: see relaying
 	scratch                []byte
@@ -239,13 +241,13 @@ func (s *session) carry(c *chunk) error {
 		if problem != nil {
 			return s.refuse(c, problem)
 		}
-		if err := s.prepareLease(l); err != nil {
+		if err := s.prepareLease(l, c); err != nil {
 			if problem := s.notPrepared(l, err, &try, began); problem != nil {
 				return s.refuse(c, problem)
 			}
 			continue
 		}
-		if told := s.reported(); told != nil {
+		if told := s.reportedNow(); told != nil {
 			if err := s.client.Write(told); err != nil {
 				return err
 			}

@@ -58,6 +58,9 @@ const wasReset = "\x01"
 // node's own default instead.
 const atDefault = "\x02"
 
+// anyValue is the value of a setting of which nobody knows what it is on a node.
+const anyValue = "\x03"
+
 // custom says whether a setting is one that SET makes.
 func custom(name string) bool { return strings.Contains(name, ".") }
 
