@@ -214,7 +214,7 @@ func (s *session) rebase() error {
 			told = was
 		}
 		switch p.Name {
-		case nameSetting, "in_hot_standby", "is_superuser", "session_authorization":
+		case "in_hot_standby", "is_superuser", "session_authorization":
 			own = true // not what the server starts with, but who the session is
 		}
 		if own {

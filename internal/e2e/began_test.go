@@ -28,6 +28,7 @@ func TestServerSettings(t *testing.T) {
 	p := StartProxy(t, c, proxyConfig{Extra: "default_pool_size: 3\n"})
 	in := func() *pgtest.RawClient { return client(t, p.Addr, user, password, appDatabase) }
 	plain, own, holds := in(), in(), in()
+	named := client(t, p.Addr, user, password, appDatabase, "application_name", "its own")
 	ask(t, own, "SET work_mem = '3MB'; SET datestyle = 'SQL'")
 	ask(t, holds, "SELECT pg_backend_pid()")
 	// Both kinds of connection are there before anything changes.
@@ -46,11 +47,17 @@ func TestServerSettings(t *testing.T) {
 	shows(plain, "4MB one")
 	shows(own, "3MB one")
 
-	must(t, c.Exec(t.Context(), appDatabase, "ALTER ROLE tuned SET search_path = two; ALTER ROLE tuned SET datestyle = 'German'; ALTER ROLE tuned SET work_mem = '9MB'"))
+	must(t, c.Exec(t.Context(), appDatabase, "ALTER ROLE tuned SET search_path = two; ALTER ROLE tuned SET datestyle = 'German'; ALTER ROLE tuned SET work_mem = '9MB'; ALTER ROLE tuned SET application_name = 'of the role'"))
 	must(t, c.WaitReplayed(t.Context()))
 	shows(plain, "9MB two")
 	shows(in(), "9MB two")
 	shows(own, "3MB two")
+	shows(named, "9MB two")
+	for s, want := range map[*pgtest.RawClient]string{plain: "of the role", named: "its own"} {
+		if got := ask(t, s, "SHOW application_name"); got != want || s.Status["application_name"] != want {
+			t.Errorf("application_name is %q, told %q, want %q", got, s.Status["application_name"], want)
+		}
+	}
 	if got := ask(t, holds, write); got != "4MB one" {
 		t.Errorf("a session that holds its connection has %q", got)
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"sort"
@@ -120,10 +121,14 @@ func all(checks ...error) error {
 func (h *hunter) step() error {
 	switch h.rng.IntN(18) {
 	case 0, 1: // a setting
-		name := []string{"work_mem", "statement_timeout", "datestyle", "search_path"}[h.rng.IntN(4)]
+		name := []string{"work_mem", "statement_timeout", "datestyle", "search_path", "application_name"}[h.rng.IntN(5)]
+		if h.rng.IntN(4) == 0 {
+			delete(h.settings, name)
+			return h.expect("RESET "+name, "")
+		}
 		value := map[string][]string{
 			"work_mem": {"1MB", "2MB", "3MB"}, "statement_timeout": {"10min", "11min"}, "datestyle": {"ISO, DMY", "German, DMY"},
-			"search_path": {"public", "pg_catalog, public"},
+			"search_path": {"public", "pg_catalog, public"}, "application_name": {"one", "another"},
 		}[name]
 		v := value[h.rng.IntN(len(value))]
 		set := fmt.Sprintf("SET %s TO '%s'", name, v)
@@ -308,14 +313,21 @@ func TestLeaks(t *testing.T) {
 	var steps, leaks atomic.Int64
 	for i := range leakClients {
 		user := []string{appUser, "leak_other"}[i%3/2]
+		own := maps.Clone(defaults)
+		own["application_name"] = ""
+		var params []string
+		if i%4 > 0 {
+			own["application_name"] = fmt.Sprint("client ", i+1)
+			params = []string{"application_name", own["application_name"]}
+		}
 		connect := func() (*pgtest.RawClient, error) {
-			return pgtest.Connect(pgtest.ClientConfig{Addr: p.Addr, User: user, Password: users[user], Database: appDatabase, Timeout: 60 * time.Second, Check: secondOpinion()})
+			return pgtest.Connect(pgtest.ClientConfig{Addr: p.Addr, User: user, Password: users[user], Database: appDatabase, Params: params, Timeout: 60 * time.Second, Check: secondOpinion()})
 		}
 		c, err := connect()
 		must(t, err)
 		h := &hunter{
 			c: c, connect: connect, user: user, id: i + 1, rng: rand.New(rand.NewPCG(seed, uint64(i))),
-			settings: make(map[string]string), defaults: defaults, prepared: make(map[string]int), resets: leakOpaque() == "reset",
+			settings: make(map[string]string), defaults: own, prepared: make(map[string]int), resets: leakOpaque() == "reset",
 		}
 		wg.Go(func() {
 			defer func() {
