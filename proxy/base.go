@@ -208,7 +208,7 @@ func (s *session) rebase() error {
 	var out []byte
 	for _, p := range now.params {
 		was, _ := old.param(p.Name)
-		told, ok := s.params[p.Name]
+		told, ok := s.told(p.Name)
 		_, own := effective.get(strings.ToLower(p.Name))
 		if !ok {
 			told = was

@@ -340,7 +340,7 @@ func (s *session) forgotten(kept bool) {
 	}
 	var out []byte
 	for _, p := range s.base.params {
-		told, ok := s.params[p.Name]
+		told, ok := s.told(p.Name)
 		if !ok || told == p.Value || s.sets(p.Name) {
 			continue
 		}

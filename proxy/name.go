@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"pgweir/internal/pgwire"
@@ -122,10 +123,36 @@ func (s *session) introduce() (notices []byte, err error) {
 			return nil, s.startWithName()
 		}
 	}
-	s.st.startWith(nameSetting, nameLiteral(text))
+	s.st.startWith(s.srv.names.of(nameLiteral(text)))
 	s.nameShown = shown
 	s.tells(nameSetting, shown)
 	return notices, nil
+}
+
+// names are the sets of settings that sessions with a name start with: those with the same one share it.
+type names struct {
+	mu struct {
+		sync.Mutex
+		m map[string]*settings
+	}
+}
+
+// maxNames bounds what is shared; names are the clients' to choose.
+const maxNames = 1000
+
+// of is the set with nothing but the name.
+func (n *names) of(literal string) *settings {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	set := n.mu.m[literal]
+	if set == nil {
+		if n.mu.m == nil || len(n.mu.m) >= maxNames {
+			n.mu.m = make(map[string]*settings)
+		}
+		set = noSettings.with(nameSetting, literal)
+		n.mu.m[literal] = set
+	}
+	return set
 }
 
 // askName asks a node what becomes of the name; text is what it is made from again. It is not ok where the node does not take

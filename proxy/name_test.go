@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"pgweir/internal/pgtest"
+	"pgweir/internal/pgwire"
 )
 
 // TestNamesShare: clients with different names share one connection, log in nowhere for it, and each has its name there.
@@ -242,6 +244,44 @@ func TestNamesInForce(t *testing.T) {
 	c.query("COMMIT")
 	c.query("INSERT INTO t VALUES (6)")
 	equal(t, "what was there before", r.p().got(), `Q COMMIT | Q INSERT INTO t VALUES (6)`)
+}
+
+// TestNamesShared: sessions of the same name share what they start with, and names that clients make up are not remembered for ever.
+func TestNamesShared(t *testing.T) {
+	var n names
+	if a, b := n.of("'a'"), n.of("'b'"); a == b || n.of("'a'") != a {
+		t.Error("not shared")
+	}
+	for i := range 5 * maxNames {
+		n.of(fmt.Sprint(i))
+	}
+	if len(n.mu.m) > maxNames {
+		t.Errorf("%d are remembered", len(n.mu.m))
+	}
+}
+
+// TestNamesWhence: where a client on a Unix socket is, and one of IPv6.
+func TestNamesWhence(t *testing.T) {
+	for network, want := range map[string]string{"unix": "unix unix", "tcp6": "::1 [::1]:"} {
+		address := map[string]string{"unix": filepath.Join(t.TempDir(), "s"), "tcp6": "[::1]:0"}[network]
+		l, err := net.Listen(network, address)
+		if err != nil && network == "tcp6" {
+			continue // a machine without it
+		}
+		must(t, err)
+		dialed, err := net.Dial(network, l.Addr().String())
+		must(t, err)
+		conn, err := l.Accept()
+		must(t, err)
+		s := &session{client: pgwire.NewLink(conn)}
+		s.target.AddHost = AddHostOnly
+		got := s.whence()
+		s.target.AddHost = AddHostPort
+		if got += " " + s.whence(); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q", network, got)
+		}
+		_, _, _ = l.Close(), conn.Close(), dialed.Close()
+	}
 }
 
 // TestNamesAddHost: what application_name_add_host adds is what the client is told, what its nodes have, and what RESET goes back to.

@@ -195,6 +195,7 @@ type Server struct {
 	statements *statementTable
 	sequences  sequenceUsers
 	bases      bases
+	names      names
 	holds      *holds
 	gates      *gates
 	clock      *clock

@@ -492,7 +492,7 @@ func (s *session) shown(name, value string) string {
 		}
 		return "off"
 	}
-	if told, ok := s.params[name]; ok {
+	if told, ok := s.told(name); ok {
 		return told
 	}
 	return value
@@ -510,23 +510,38 @@ func offloaded(percent int, host, user string) bool {
 	return int(h%100) < percent
 }
 
+// told is what the client was told of a parameter, where that is not in the base.
+func (s *session) told(name string) (value string, ok bool) {
+	if name != nameSetting {
+		value, ok = s.params[name]
+		return value, ok
+	}
+	if shown := s.figures.name.Load(); shown != nil {
+		return *shown, true
+	}
+	return "", false
+}
+
 // tells takes the value of a parameter that the client is to see, and says whether it is news to it.
 func (s *session) tells(name, value string) bool {
-	known, ok := s.params[name]
+	known, ok := s.told(name)
 	if !ok {
 		known, ok = s.base.param(name)
 	}
-	if name == nameSetting && (!ok || known != value || s.figures.name.Load() == nil) {
-		s.figures.name.Store(&value)
+	news := !ok || known != value
+	switch {
+	case name == nameSetting:
+		if value == s.nameShown {
+			s.figures.name.Store(&s.nameShown) // which never changes again
+		} else {
+			s.figures.name.Store(&value)
+		}
+	case news && s.params == nil:
+		s.params = map[string]string{name: value}
+	case news:
+		s.params[name] = value
 	}
-	if ok && known == value {
-		return false
-	}
-	if s.params == nil {
-		s.params = make(map[string]string)
-	}
-	s.params[name] = value
-	return true
+	return news
 }
 
 // notified takes a NotificationResponse: a sender that is a lease of ours is shown under its

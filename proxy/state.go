@@ -198,11 +198,8 @@ func newState(login uint64) state {
 	return state{tx: txIdle, start: noSettings, set: noSettings, effective: noSettings, marks: marks{write: login}}
 }
 
-// startWith makes a setting one that the session starts with.
-func (s *state) startWith(name, value string) {
-	s.start = s.start.with(name, value)
-	s.set, s.effective = s.start, s.start
-}
+// startWith makes a set what the session starts with.
+func (s *state) startWith(set *settings) { s.start, s.set, s.effective = set, set, set }
 
 // reset returns a set after RESET of a name has reached a node.
 func (s *state) reset(from *settings, name string) *settings {
