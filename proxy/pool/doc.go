@@ -12,7 +12,7 @@
 //	                      ▼                 ▼ Drop, failed reset, retired ▼ retired
 //	                   (slot free) ◀──── closed ◀──────────────────────────
 //
-// Whoever finds no slot free waits, first come first served, until its context ends. The pools of one node share
+// Whoever finds no slot free waits, first come first served, until its context or its [Patience] ends. The pools of one node share
 // a lock, because they share limits: where one is reached ([Limits.MaxDatabase], [Limits.MaxUser]) idle connections of the
 // others make room, those unused longest first. A connection that is given back goes to its own pool's
 // waiters, unless somebody has waited longer in a pool that has none at all. Nothing is

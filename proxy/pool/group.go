@@ -65,12 +65,13 @@ type grant struct {
 	err     error
 }
 
-// acquire takes an idle connection or a slot for a waiter (waiter.granted), or queues; first puts it in front of the
-// queue. again is true when the group left the table meanwhile: ask the table for another.
-func (g *group) acquire(ctx context.Context, w *waiter, first bool) (again bool, err error) {
+// acquire takes an idle connection or a slot for a waiter (waiter.granted), or queues, where one that asks again has its
+// old place. again is true when the group left the table meanwhile: ask the table for another.
+func (g *group) acquire(ctx context.Context, w *waiter) (again bool, err error) {
 	g.mu.Lock()
 	if g.mu.dead {
 		g.mu.Unlock()
+		w.came = 0
 		return true, nil
 	}
 	if g.mu.closed {
@@ -78,15 +79,20 @@ func (g *group) acquire(ctx context.Context, w *waiter, first bool) (again bool,
 		return false, ErrClosed
 	}
 	g.join()
-	g.mu.used = w.began
-	if g.mu.waiters.length == 0 || first {
-		if got, ok := g.take(w.spec, g.mu.limits.Size, w.began); ok {
+	now := now()
+	g.mu.used = now
+	if w.came == 0 {
+		g.node.came++
+		w.came = g.node.came
+	}
+	if first := g.mu.waiters.first; first == nil || w.came < first.came {
+		if got, ok := g.take(w.spec, g.mu.limits.Size, now); ok {
 			w.granted = got
 			g.mu.Unlock()
 			return false, got.err
 		}
 	}
-	g.enqueue(w, first)
+	g.enqueue(w, now)
 	g.mu.Unlock()
 	return false, g.await(ctx, w)
 }
@@ -152,8 +158,7 @@ func (g *group) ring() {
 		reserve = due(&w.reserve, now) || reserve
 		at := w.alarm()
 		if !at.IsZero() && !at.After(now) {
-			w.rouse()
-			at = now // it may have another alarm
+			w.rouse() // and looks again soon: it may have another alarm
 		}
 		next = earlier(next, at)
 	}
@@ -178,15 +183,19 @@ func (g *group) join() {
 }
 
 // enqueue makes a Get wait. The lock is held.
-func (g *group) enqueue(w *waiter, first bool) {
-	g.node.came++
+func (g *group) enqueue(w *waiter, now time.Time) {
 	g.node.waiting++
-	w.came = g.node.came
+	g.mu.waiters.push(w)
+	g.reserves(w)
+	g.setAlarm(w.alarm(), now)
+}
+
+// reserves says when a waiter may use the reserve. The lock is held.
+func (g *group) reserves(w *waiter) {
+	w.reserve = time.Time{}
 	if g.mu.limits.Reserve > 0 {
 		w.reserve = w.began.Add(g.mu.limits.ReserveAfter)
 	}
-	g.mu.waiters.push(w, first)
-	g.setAlarm(w.alarm(), w.began)
 }
 
 // grants gives a waiter what it waits for, and ends its wait. The lock is held.
@@ -228,7 +237,7 @@ func (g *group) giveUp(w *waiter, why error) error {
 			victims = g.serve(now())
 		}
 		g.mu.Unlock()
-		leaveAll(append(victims, got.victims...))
+		leaveAll(victims)
 	}
 	return &WaitError{Limit: limit, Size: size, Node: refusal, Err: why}
 }

@@ -98,7 +98,12 @@ func (g *group) restrict(l Limits) []*Conn {
 	n := min(max(g.open()-l.Size, 0), len(g.mu.idle))
 	victims := append([]*Conn(nil), g.mu.idle[:n]...)
 	g.mu.idle = append(g.mu.idle[:0], g.mu.idle[n:]...)
-	return append(victims, g.serve(now())...)
+	now := now()
+	for w := g.mu.waiters.first; w != nil; w = w.next {
+		g.reserves(w)
+		g.setAlarm(w.reserve, now)
+	}
+	return append(victims, g.serve(now)...)
 }
 
 // The names of the limits that a Get may wait for, as the configuration has them.

@@ -21,7 +21,7 @@ type Patience struct {
 	Canceled error
 }
 
-// context is a context that the patience ends as well, until stop is called.
+// context is a context that the patience ends as well, until stop is called; waiter.over says so.
 func (w *waiter) context(ctx context.Context) (_ context.Context, stop func()) {
 	if w.alarm().IsZero() && w.patience.Cancel == nil {
 		return ctx, func() {}
@@ -35,16 +35,17 @@ func (w *waiter) context(ctx context.Context) (_ context.Context, stop func()) {
 			select {
 			case <-ctx.Done():
 			case <-w.patience.Cancel:
-				cancel(w.patience.Canceled)
+				w.over = w.patience.Canceled
 			case <-timer.C:
 				notice, err := w.rung(now())
 				if notice {
 					w.patience.Notice()
 				}
-				if err != nil {
-					cancel(err)
-				}
+				w.over = err
 				timer.Reset(w.left())
+			}
+			if w.over != nil {
+				cancel(w.over)
 			}
 		}
 	})

@@ -131,12 +131,11 @@ func (p *Pool) forgetNode(n *node) {
 // Patience ends. Nothing of the spec is kept. Errors are *WaitError, *ConnectError or ErrClosed.
 func (p *Pool) Get(ctx context.Context, spec *Spec) (*Conn, error) {
 	w := p.newWaiter(spec, now())
-	defer p.over(w)
+	defer p.forgetWaiter(w)
 	var g *group
 	if spec.Home.of(spec.Node) {
 		g = spec.Home.group
 	}
-	first := false
 	for {
 		if g == nil {
 			var err error
@@ -144,7 +143,7 @@ func (p *Pool) Get(ctx context.Context, spec *Spec) (*Conn, error) {
 				return nil, err
 			}
 		}
-		again, err := g.acquire(ctx, w, first)
+		again, err := g.acquire(ctx, w)
 		if again {
 			g = nil
 			continue
@@ -164,7 +163,10 @@ func (p *Pool) Get(ctx context.Context, spec *Spec) (*Conn, error) {
 			g.wait.Observe(now().Sub(w.began).Seconds())
 			return conn, nil
 		}
-		if first = g.failed(cerr); !first || ctx.Err() != nil {
+		switch wait := g.failed(cerr); {
+		case wait && w.over != nil:
+			return nil, &WaitError{Key: spec.Key, Node: cerr, Waited: now().Sub(w.began), Err: w.over}
+		case !wait || ctx.Err() != nil:
 			return nil, cerr
 		}
 	}

@@ -10,12 +10,13 @@ type waiter struct {
 	began    time.Time
 	ends     time.Time     // when the patience is over; zero: never
 	tells    time.Time     // when it calls Notice; zero: never, or it has
+	over     error         // what its patience has ended with while it opened a connection
 	look     chan struct{} // it was granted something, or a time has come; buffered for one
 
 	// With the node's lock held, while it is queued.
 	queued     bool
 	next, prev *waiter
-	came       uint64    // grows with each of the node's
+	came       uint64    // its number among those who came to the node, from 1
 	reserve    time.Time // when it may use the pool's reserve; zero: never, or it may
 	granted    grant     // its own once it is not queued any more
 }
@@ -36,8 +37,8 @@ func (p *Pool) newWaiter(spec *Spec, start time.Time) *waiter {
 	return w
 }
 
-// over ends a Get. It stands in no queue, and nothing was granted that nobody took.
-func (p *Pool) over(w *waiter) {
+// forgetWaiter ends a Get. It stands in no queue, and nothing was granted that nobody took.
+func (p *Pool) forgetWaiter(w *waiter) {
 	select {
 	case <-w.look:
 	default:
@@ -57,10 +58,10 @@ func (w *waiter) rouse() {
 // alarm is when something is to happen next; zero: never. The lock is held where it is queued.
 func (w *waiter) alarm() time.Time { return earlier(earlier(w.ends, w.tells), w.reserve) }
 
-// rung says what is due: the notice, the error that ends the wait. The lock is held where it is queued.
+// rung says what is due: the notice, once, and the error that ends the wait. The lock is held where it is queued.
 func (w *waiter) rung(now time.Time) (notice bool, err error) {
 	notice = due(&w.tells, now)
-	if due(&w.ends, now) {
+	if !w.ends.IsZero() && !w.ends.After(now) {
 		err = w.patience.Over
 	}
 	return notice, err
@@ -89,17 +90,23 @@ type line struct {
 	length      int
 }
 
-// push puts a waiter at the end, or in front of all.
-func (l *line) push(w *waiter, front bool) {
+// push puts a waiter behind all who came before it.
+func (l *line) push(w *waiter) {
 	l.length++
 	w.queued = true
-	switch {
-	case l.first == nil:
-		l.first, l.last = w, w
-	case front:
-		w.next, l.first.prev, l.first = l.first, w, w
-	default:
-		w.prev, l.last.next, l.last = l.last, w, w
+	before := l.last
+	for before != nil && before.came > w.came {
+		before = before.prev
+	}
+	if w.prev = before; before == nil {
+		w.next, l.first = l.first, w
+	} else {
+		w.next, before.next = before.next, w
+	}
+	if w.next == nil {
+		l.last = w
+	} else {
+		w.next.prev = w
 	}
 }
 
