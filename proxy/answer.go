@@ -37,7 +37,10 @@ func (s *session) answer(c *chunk) (done bool, err error) {
 	if u == nil {
 		return false, nil
 	}
+	ours := u.Flags&router.FlagPgweir != 0 || u.OnlyTx || u.Show == "transaction_read_only"
 	switch {
+	case !ours || !s.plain(c.items):
+		return false, nil
 	case u.Flags&router.FlagPgweir != 0:
 		return s.answerOwn(c, u, executes)
 	case !executes:
@@ -77,7 +80,7 @@ func (s *session) begins(c *chunk) int {
 		n > 0 && c.items[0].st != bind.st {
 		return 0
 	}
-	if u.Statements != 1 || !u.OnlyTx || u.Effects[0].Kind != router.EffectBegin {
+	if u.Statements != 1 || !u.OnlyTx || u.Effects[0].Kind != router.EffectBegin || !s.plain(c.items[:n+2]) {
 		return 0
 	}
 	if m := u.Effects[0].Tx; !s.readOnlyTx(m) && !s.optimistic(m) {
@@ -98,6 +101,34 @@ func (s *session) foreign(it *item) bool {
 		return it.kind == pgwire.KindStatement && it.st == nil
 	}
 	return false
+}
+
+// plain says whether messages bind no parameters, and describe and execute no portal but the one that was just bound: otherwise
+// a node has something to say.
+func (s *session) plain(items []item) bool {
+	b := s.client.Buffered()
+	var bound *item
+	for i := range items {
+		switch it := &items[i]; it.typ {
+		case pgwire.MsgBind:
+			v, err := pgwire.ParseBind(b[it.at+pgwire.HeaderSize : it.end])
+			if err != nil {
+				return false
+			}
+			if args, err := pgwire.ParseArguments(v.Rest); err != nil || args.Count != 0 {
+				return false
+			}
+			bound = it
+		case pgwire.MsgDescribe, pgwire.MsgExecute:
+			if it.typ == pgwire.MsgDescribe && it.kind == pgwire.KindStatement {
+				continue
+			}
+			if bound == nil || string(bound.portal) != string(it.portal) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // lone is the unit of a chunk that speaks of one statement, runs it at most once, completely, and has

@@ -472,10 +472,31 @@ func (s *session) renewed(st *statement, name []byte, l *lease) {
 	}
 }
 
+// deallocates says whether a statement is gone after a unit has run.
+func deallocates(u *router.Unit, name []byte) bool {
+	if u == nil || len(name) == 0 {
+		return false
+	}
+	for i := range u.Effects {
+		switch e := &u.Effects[i]; e.Kind {
+		case router.EffectDeallocateAll, router.EffectDiscardAll:
+			return true
+		case router.EffectDeallocate:
+			if e.Name == string(name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // lookup is the statement that a name means at this point of the chunk, nil when there is none.
 func (s *session) lookup(c *chunk, name []byte) *statement {
 	for i := len(c.items) - 1; i >= 0; i-- {
 		it := &c.items[i]
+		if it.typ == pgwire.MsgExecute && deallocates(it.unit, name) {
+			return nil
+		}
 		if string(it.name) != string(name) {
 			continue
 		}

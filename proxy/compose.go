@@ -14,6 +14,7 @@ import (
 type planned struct {
 	name    string // on the node
 	version uint64
+	all     bool // nothing, under any name
 }
 
 // compose returns what is to be sent for the chunk, and pushes what is owed for it. Usually
@@ -69,8 +70,10 @@ func (k *composer) before(at int) {
 // version is what the lease will have under name when the present message is reached.
 func (k *composer) version(name string) uint64 {
 	for i := len(k.s.plan) - 1; i >= 0; i-- {
-		if k.s.plan[i].name == name {
-			return k.s.plan[i].version
+		if p := &k.s.plan[i]; p.all && name != "" {
+			return 0
+		} else if !p.all && p.name == name {
+			return p.version
 		}
 	}
 	return k.l.version(name)
@@ -78,7 +81,7 @@ func (k *composer) version(name string) uint64 {
 
 // setPlan records what the lease will have under name.
 func (k *composer) setPlan(name string, version uint64) {
-	k.s.plan = append(k.s.plan, planned{name, version})
+	k.s.plan = append(k.s.plan, planned{name: name, version: version})
 }
 
 // item plans one message.
@@ -94,7 +97,7 @@ func (k *composer) item(c *chunk, i int) {
 		node := k.provide(it.st, it.name, it.at)
 		k.rename(it, node)
 		k.s.bound(it.portal, it.unit)
-		k.r.push(expectation{typ: it.typ})
+		k.r.push(expectation{typ: it.typ, st: it.st})
 	case pgwire.MsgDescribe:
 		if it.kind == pgwire.KindStatement {
 			if it.st != nil {
@@ -111,24 +114,42 @@ func (k *composer) item(c *chunk, i int) {
 		if it.kind == pgwire.KindStatement {
 			// On a shared lease nothing has the client's own name: the node says CloseComplete, and keeps its statement.
 			k.setPlan(node, 0)
-			k.s.sent = append(k.s.sent, definition{node, nil})
+			k.s.sent = append(k.s.sent, definition{name: node})
 		}
 		k.r.push(expectation{typ: it.typ, kind: it.kind, name: node, node: node})
 	case pgwire.MsgQuery:
 		k.query(it)
 	default:
 		k.r.push(expectation{typ: it.typ, unit: it.unit})
+		if it.typ == pgwire.MsgExecute && it.unit != nil && it.unit.Effects != nil {
+			k.deallocate(it.unit)
+		}
+	}
+}
+
+// deallocate plans what executing a unit does to statements: what stands behind it finds them gone.
+func (k *composer) deallocate(u *router.Unit) {
+	for i := range u.Effects {
+		switch e := &u.Effects[i]; e.Kind {
+		case router.EffectDeallocateAll, router.EffectDiscardAll:
+			k.s.plan = append(k.s.plan, planned{all: true})
+			k.s.sent = append(k.s.sent, definition{all: true})
+		case router.EffectDeallocate:
+			k.setPlan(e.Name, 0)
+			k.s.sent = append(k.s.sent, definition{name: e.Name})
+		}
 	}
 }
 
 // parse plans a Parse.
 func (k *composer) parse(c *chunk, i int) {
 	it := &c.items[i]
+	if it.st.parse != nil {
+		k.mentioned(it.st.unit, it.st.parse, it.at) // EXECUTE has the rows of what it names
+	}
 	name, node := string(it.name), string(it.name)
 	if name == "" {
-		// The node drops the old one before it looks at the new text.
-		k.l.unnamed = 0
-		k.s.defines("", nil)
+		k.l.unnamed = 0 // the node drops the old one before it looks at the new text
 	} else {
 		before := chunk{items: c.items[:i]}
 		old := k.s.lookup(&before, it.name)
@@ -137,9 +158,9 @@ func (k *composer) parse(c *chunk, i int) {
 			k.provide(old, it.name, it.at)
 		case old != nil:
 			// The client has such a statement: the node is made to have one, and says so in its own words.
-			k.before(it.at)
-			k.out = pgwire.AppendParse(k.out, name, "", pgwire.OIDs{})
-			k.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: old, node: name})
+			if k.version(name) == 0 {
+				k.stand(name, it.at)
+			}
 		default:
 			node = it.st.node
 			k.clear(node, it.at)
@@ -147,7 +168,7 @@ func (k *composer) parse(c *chunk, i int) {
 	}
 	k.rename(it, node)
 	k.setPlan(node, it.st.version)
-	k.s.sent = append(k.s.sent, definition{name, it.st})
+	k.s.sent = append(k.s.sent, definition{name: name, st: it.st})
 	k.r.push(expectation{typ: it.typ, st: it.st, name: name, node: node})
 	whole := c.rest == 0 || i+1 < len(c.items)
 	if name != "" && whole && !describes(c.items[i+1:], it.name) {
@@ -192,11 +213,14 @@ func (k *composer) mentioned(u *router.Unit, text []byte, at int) {
 		return
 	}
 	uses := mentionsStatements(u, text, claimingWords)
+	if uses && k.s.st.tx == txFailed {
+		return // what it uses cannot be made now, and it does not run
+	}
 	for name, st := range k.statements() {
 		switch have := k.version(name); {
 		case !k.l.shared:
 			k.provide(st, []byte(name), at)
-		case st.parse == nil || !bytes.Contains(text, []byte(name)):
+		case st.parse == nil || !speaksOf(u, text, name):
 		// Under the client's own name, beside the one that is shared.
 		case uses && have != st.version:
 			k.clear(name, at)
@@ -205,6 +229,16 @@ func (k *composer) mentioned(u *router.Unit, text []byte, at int) {
 			k.stand(name, at)
 		}
 	}
+}
+
+// speaksOf says whether a text may speak of a statement by its name: in SQL letters may be of any case, and quotes are doubled.
+func speaksOf(u *router.Unit, text []byte, name string) bool {
+	for i := range u.Effects {
+		if e := &u.Effects[i]; e.Kind == router.EffectDeallocate && e.Name == name {
+			return true
+		}
+	}
+	return bytes.Contains(bytes.ToLower(text), bytes.ToLower([]byte(name)))
 }
 
 // statements is what the client has by name when the present message is reached.
@@ -218,6 +252,8 @@ func (k *composer) statements() map[string]*statement {
 	}
 	for _, d := range k.s.sent {
 		switch {
+		case d.all:
+			clear(now)
 		case d.name == "":
 		case d.st == nil:
 			delete(now, d.name)
@@ -250,7 +286,7 @@ func (s *session) mentions(c *chunk) bool {
 			if mentionsStatements(it.unit, b[it.at:min(it.end, len(b))], claimingWords) {
 				return true
 			}
-		case (it.typ == pgwire.MsgBind || it.typ == pgwire.MsgDescribe) && it.st != nil:
+		case it.typ != pgwire.MsgClose && it.st != nil:
 			if mentionsStatements(it.st.unit, it.st.parse, claimingWords) {
 				return true
 			}
@@ -268,7 +304,7 @@ var (
 // mentionsStatements says whether a text may speak of prepared statements. A read does not: the view that
 // shows them is for the primary.
 func mentionsStatements(u *router.Unit, text []byte, words []string) bool {
-	if u == nil || u.Class == router.ClassRead {
+	if u == nil || u.Class == router.ClassRead && u.Effects == nil {
 		return false
 	}
 	for _, word := range words {

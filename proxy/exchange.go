@@ -387,7 +387,7 @@ func (s *session) settleTx(c *chunk, l *lease) {
 	s.batchFailed = s.batchFailed || r.failed
 	for i := range r.effects {
 		e := &r.effects[i]
-		chained, ended = chained || e.AndChain, ended || e.Kind.EndsTransaction()
+		chained, ended = chained || e.AndChain, ended || e.Kind.EndsTransaction() || e.Kind == router.EffectDiscardAll
 		s.st.applyOne(e)
 		s.wiped(e, l)
 	}
@@ -431,13 +431,10 @@ func (s *session) settleTx(c *chunk, l *lease) {
 func (s *session) wiped(e *router.Effect, l *lease) {
 	switch e.Kind {
 	case router.EffectDiscardAll:
-		clear(s.named)
-		s.unnamed = nil
-		l.unnamed, l.owned, l.sequences = 0, 0, 0
+		l.sequences = 0
 		// Nothing is left of what they are about, but for the names of custom settings.
 		l.spoiled = l.spoiled || len(s.doubts) > 0
 		s.forgetDoubts()
-		clear(l.named)
 		for _, other := range s.leases {
 			if other != nil && other != l {
 				other.discard = true
@@ -447,13 +444,6 @@ func (s *session) wiped(e *router.Effect, l *lease) {
 		if strings.EqualFold(e.Name, "sequences") {
 			l.sequences = 0
 		}
-	case router.EffectDeallocateAll:
-		clear(s.named)
-		clear(l.named)
-		l.owned = 0
-	case router.EffectDeallocate:
-		delete(s.named, e.Name)
-		l.forget(e.Name)
 	}
 }
 

@@ -499,6 +499,9 @@ func (b *backendPG) usual(p *portalPG) error {
 	case "DISCARD":
 		b.stmts = map[string]string{}
 		if p.sql == "DISCARD ALL" {
+			if b.tx != 'I' {
+				return b.error("25001", "DISCARD ALL cannot run inside a transaction block")
+			}
 			b.guc.set("RESET ALL")
 		}
 		b.say(pgtest.CommandComplete(p.sql))

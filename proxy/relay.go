@@ -27,7 +27,7 @@ type expectation struct {
 	swallow bool         // we asked, not the client
 	ahead   bool         // … in front of a simple query, behind which no Sync comes
 	unit    *router.Unit // Query, Execute
-	st      *statement   // Parse; Describe: whose shape the answer tells
+	st      *statement   // Parse, Bind; Describe: whose shape the answer tells
 	name    string       // Parse, Close: the client's name of the statement
 	node    string       // Parse, Describe, Close: the name on the node
 	set     *settings    // a swallowed Query that went ahead: what the lease has behind it
@@ -444,10 +444,27 @@ func (r *relay) completed(typ byte, body []byte) (bool, error) {
 			r.s.mark(r.l, true)
 		}
 		if x.typ == pgwire.MsgExecute && x.unit != nil && x.unit.Effects != nil {
-			r.effects = append(r.effects, x.unit.Effects...)
+			r.affect(x.unit.Effects...)
 		}
 	}
 	return r.keep(&x), nil
+}
+
+// affect takes the effects of what was completed. Statements are gone from the lease at once, and for the client in the order
+// in which they were made and closed.
+func (r *relay) affect(effects ...router.Effect) {
+	r.effects = append(r.effects, effects...)
+	for i := range effects {
+		switch e := &effects[i]; e.Kind {
+		case router.EffectDeallocateAll, router.EffectDiscardAll:
+			clear(r.l.named)
+			r.l.owned = 0
+			r.s.pending = append(r.s.pending, definition{all: true})
+		case router.EffectDeallocate:
+			r.l.forget(e.Name)
+			r.s.defines(e.Name, nil)
+		}
+	}
 }
 
 // tagged remembers how a transaction ended.
@@ -520,6 +537,8 @@ func (r *relay) error(body []byte) (keep bool, err error) {
 	}
 	if e.swallow {
 		r.refusal = append([]byte(nil), body...)
+	} else if e.typ == pgwire.MsgParse && e.name == "" {
+		r.s.defines("", nil) // the old one went before the new text was looked at
 	} else if e.unit != nil && e.typ == pgwire.MsgQuery {
 		r.interrupted(e.unit, r.statements)
 	} else if e.unit != nil && e.typ == pgwire.MsgExecute {
@@ -541,7 +560,7 @@ func (r *relay) error(body []byte) (keep bool, err error) {
 		r.skip()
 	}
 	if keep = !swallow && !r.discard; keep && r.l.shared && bytes.Contains(body, []byte(r.s.srv.statements.prefix)) {
-		r.instead = pgwire.AppendMessage(nil, pgwire.MsgErrorResponse, r.s.ownNames(body))
+		r.instead = pgwire.AppendMessage(nil, pgwire.MsgErrorResponse, r.s.ownNames(body, e.st))
 	}
 	return keep, nil
 }
@@ -553,7 +572,7 @@ func (r *relay) interrupted(u *router.Unit, failed int) {
 		e := &u.Effects[i]
 		switch {
 		case e.Statement < failed:
-			r.effects = append(r.effects, *e)
+			r.affect(*e)
 		case e.Statement == failed && e.Kind == router.EffectPin && e.Pin == router.PinAdvisoryLock:
 			r.effects = append(r.effects, *e, router.Effect{Kind: router.EffectUnlock})
 		}
@@ -607,7 +626,7 @@ func (r *relay) ready(body []byte) (bool, error) {
 		r.l.forget("")
 		r.s.defines("", nil)
 		if !r.failed && x.unit != nil {
-			r.effects = append(r.effects, x.unit.Effects...)
+			r.affect(x.unit.Effects...)
 		}
 	}
 	r.copyIn = false

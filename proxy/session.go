@@ -108,10 +108,11 @@ type deferral struct {
 	at   int64 // health.Clock() when it was answered
 }
 
-// definition is a prepared statement that a node has made or closed (st nil).
+// definition is a prepared statement that a node has made or closed (st nil), or the end of all named ones.
 type definition struct {
 	name string
 	st   *statement
+	all  bool
 }
 
 // errTerminate ends a session whose client said goodbye.
@@ -342,15 +343,17 @@ func (s *session) bound(portal []byte, u *router.Unit) {
 // defines records that a node has made a statement of the client's (or closed it, with st nil).
 // It becomes the session's when the chunk is settled: until then the chunk may be sent again.
 func (s *session) defines(name string, st *statement) {
-	s.pending = append(s.pending, definition{name, st})
+	s.pending = append(s.pending, definition{name: name, st: st})
 }
 
 // defined is what a name means after all that was sent in the unfinished batch; ok is false when the
 // batch has not defined it.
 func (s *session) defined(name []byte) (st *statement, ok bool) {
 	for i := len(s.sent) - 1; i >= 0; i-- {
-		if s.sent[i].name == string(name) {
-			return s.sent[i].st, true
+		if d := &s.sent[i]; d.all && len(name) > 0 {
+			return nil, true
+		} else if !d.all && d.name == string(name) {
+			return d.st, true
 		}
 	}
 	return nil, false
@@ -360,6 +363,8 @@ func (s *session) defined(name []byte) (st *statement, ok bool) {
 func (s *session) settleStatements() {
 	for _, d := range s.pending {
 		switch {
+		case d.all:
+			clear(s.named)
 		case d.name == "":
 			s.unnamed = d.st
 			if s.target.Pooled && d.st != nil && d.st.parse == nil {

@@ -300,6 +300,7 @@ func (s *state) applyOne(e *router.Effect) {
 		s.set, s.effective = s.started(s.set.customOnly()), s.started(s.effective.customOnly())
 		s.pins, s.lasting = [16]bool{}, false
 		s.listens = nil
+		s.over(true) // it commits at once, whatever becomes of the batch
 	case router.EffectDiscard:
 		if strings.EqualFold(e.Name, "temp") || strings.EqualFold(e.Name, "temporary") {
 			s.pins[router.PinTemp] = false

@@ -71,18 +71,25 @@ func (t *statementTable) name(version uint64) string {
 	return t.prefix + strconv.FormatUint(version, 36)
 }
 
-// ownNames is an error's body with the client's names of its statements in place of the nodes'.
-func (s *session) ownNames(body []byte) []byte {
-	replace := func(name string, st *statement) {
-		if st != nil && st.node != "" {
-			body = bytes.ReplaceAll(body, []byte(st.node+"\""), []byte(name+"\""))
+// ownNames is an error's body with the client's names of its statements in place of the nodes'. Several of them may have one
+// name there: the error is about st, if it is not nil.
+func (s *session) ownNames(body []byte, st *statement) []byte {
+	replace := func(name string, of *statement) {
+		if of != nil && of.node != "" {
+			body = bytes.ReplaceAll(body, []byte(of.node+"\""), []byte(name+"\""))
 		}
 	}
-	for _, d := range s.sent {
-		replace(d.name, d.st)
-	}
-	for name, st := range s.named {
-		replace(name, st)
+	for _, first := range []bool{true, false} {
+		for _, d := range s.sent {
+			if first == (d.st == st) {
+				replace(d.name, d.st)
+			}
+		}
+		for name, of := range s.named {
+			if first == (of == st) {
+				replace(name, of)
+			}
+		}
 	}
 	return body
 }
