@@ -109,64 +109,47 @@ func checked(t testing.TB, out string, whats ...string) {
 	}
 }
 
-// TestPsycopg runs drivers/psycopg with Debian's psycopg 3.
-func TestPsycopg(t *testing.T) {
-	python := need(t, "python3", "/usr/bin/python3", "python3")
-	if err := exec.Command(python, "-c", "import psycopg").Run(); err != nil {
-		need(t, "psycopg 3 (python3-psycopg)")
+// interpreted runs a program of drivers in each place, and looks for what it must have checked. probe is what the
+// interpreter does if the driver is there; needs names it otherwise.
+func interpreted(t *testing.T, interpreter string, probe []string, needs, program string, whats ...string) {
+	t.Helper()
+	path := need(t, interpreter, "/usr/bin/"+interpreter, interpreter)
+	if err := exec.Command(path, probe...).Run(); err != nil {
+		need(t, needs)
 	}
 	eachPlace(t, func(t *testing.T, at place) {
-		out := runs(t, at.environ(t), "", nil, python, "drivers/psycopg/main.py")
-		checked(t, out, "types", "prepared", "batches and pipelines", "COPY", "LISTEN", "cancel", "large", "going on", "several hosts")
+		checked(t, runs(t, at.environ(t), "", nil, path, "drivers/"+program), whats...)
 	})
+}
+
+// TestPsycopg runs drivers/psycopg with Debian's psycopg 3.
+func TestPsycopg(t *testing.T) {
+	interpreted(t, "python3", []string{"-c", "import psycopg"}, "psycopg 3 (python3-psycopg)", "psycopg/main.py",
+		"types", "prepared", "batches and pipelines", "COPY", "LISTEN", "cancel", "large", "going on", "several hosts")
 }
 
 // TestAsyncpg runs drivers/asyncpg with Debian's asyncpg.
 func TestAsyncpg(t *testing.T) {
-	python := need(t, "python3", "/usr/bin/python3", "python3")
-	if err := exec.Command(python, "-c", "import asyncpg").Run(); err != nil {
-		need(t, "asyncpg (python3-asyncpg)")
-	}
-	eachPlace(t, func(t *testing.T, at place) {
-		out := runs(t, at.environ(t), "", nil, python, "drivers/asyncpg/main.py")
-		checked(t, out, "prepared", "transactions and cursors", "COPY", "LISTEN", "cancel", "large", "pools", "several hosts")
-	})
+	interpreted(t, "python3", []string{"-c", "import asyncpg"}, "asyncpg (python3-asyncpg)", "asyncpg/main.py",
+		"prepared", "transactions and cursors", "COPY", "LISTEN", "cancel", "large", "pools", "several hosts")
 }
 
 // TestPHP runs drivers/php with Debian's PHP.
 func TestPHP(t *testing.T) {
-	php := need(t, "php", "/usr/bin/php", "php")
-	if err := exec.Command(php, "-r", `exit(extension_loaded("pdo_pgsql") && extension_loaded("pgsql") ? 0 : 1);`).Run(); err != nil {
-		need(t, "PHP's pgsql extensions (php-pgsql)")
-	}
-	eachPlace(t, func(t *testing.T, at place) {
-		out := runs(t, at.environ(t), "", nil, php, "drivers/php/main.php")
-		checked(t, out, "prepared", "lastInsertId", "transactions", "scrollable", "COPY", "LISTEN", "large objects", "the pgsql extension", "large values")
-	})
+	interpreted(t, "php", []string{"-r", `exit(extension_loaded("pdo_pgsql") && extension_loaded("pgsql") ? 0 : 1);`},
+		"PHP's pgsql extensions (php-pgsql)", "php/main.php",
+		"prepared", "lastInsertId", "transactions", "scrollable", "COPY", "LISTEN", "large objects", "the pgsql extension", "large values")
 }
 
 // TestPerl runs drivers/perl with Debian's DBD::Pg.
 func TestPerl(t *testing.T) {
-	perl := need(t, "perl", "/usr/bin/perl", "perl")
-	if err := exec.Command(perl, "-MDBD::Pg", "-e", "1").Run(); err != nil {
-		need(t, "DBD::Pg (libdbd-pg-perl)")
-	}
-	eachPlace(t, func(t *testing.T, at place) {
-		out := runs(t, at.environ(t), "", nil, perl, "drivers/perl/main.pl")
-		checked(t, out, "prepared", "last_insert_id", "transactions", "COPY", "LISTEN", "asynchronous", "large objects", "large values")
-	})
+	interpreted(t, "perl", []string{"-MDBD::Pg", "-e", "1"}, "DBD::Pg (libdbd-pg-perl)", "perl/main.pl",
+		"prepared", "last_insert_id", "transactions", "COPY", "LISTEN", "asynchronous", "large objects", "large values")
 }
 
 // TestRuby runs drivers/ruby with Debian's ruby-pg.
 func TestRuby(t *testing.T) {
-	ruby := need(t, "ruby", "/usr/bin/ruby", "ruby")
-	if err := exec.Command(ruby, "-e", `require "pg"`).Run(); err != nil {
-		need(t, "ruby-pg")
-	}
-	eachPlace(t, func(t *testing.T, at place) {
-		out := runs(t, at.environ(t), "", nil, ruby, "drivers/ruby/main.rb")
-		checked(t, out, "types", "prepared", "pipelines", "COPY", "LISTEN", "cancel", "large", "going on", "several hosts")
-	})
+	interpreted(t, "ruby", []string{"-e", `require "pg"`}, "ruby-pg", "ruby/main.rb", "types", "prepared", "pipelines", "COPY", "LISTEN", "cancel", "large", "going on", "several hosts")
 }
 
 // TestJDBC compiles and runs drivers/jdbc with Debian's libpostgresql-jdbc-java.

@@ -106,14 +106,15 @@ async def listen(a, b):
     ok("LISTEN")
 
 
-async def cancels(c):
+async def cancels(c, watch):
     try:
         await c.execute("SELECT pg_sleep(30)", timeout=0.1)
     except asyncio.TimeoutError:
         pass
     check(1, await c.fetchval("SELECT 1"))
-    task = asyncio.create_task(c.fetch("SELECT pg_sleep(30)"))
-    await asyncio.sleep(0.1)
+    task = asyncio.create_task(c.fetch("SELECT pg_advisory_xact_lock(7103), pg_sleep(30)"))
+    while not await watch.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7103"):
+        pass  # until it runs
     task.cancel()
     try:
         await task
@@ -166,7 +167,7 @@ async def main():
     await transactions(a)
     await copies(a)
     await listen(a, b)
-    await cancels(a)
+    await cancels(a, b)
     await large(a)
     await a.close()
     await b.close()

@@ -123,7 +123,9 @@ sub asynchronous {
     $c->do('SELECT pg_sleep(0.05), 7', {pg_async => PG_ASYNC});
     1 until $c->pg_ready;
     check(1, $c->pg_result);
-    $c->do('SELECT pg_sleep(30)', {pg_async => PG_ASYNC});
+    my $watch = connected();
+    $c->do('SELECT pg_advisory_xact_lock(7102), pg_sleep(30)', {pg_async => PG_ASYNC});
+    until (one($watch, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7102})) { }    # it runs
     my $began = time;
     $c->pg_cancel;
     die "the cancel came late\n" if time - $began > 10;

@@ -152,7 +152,9 @@ function classic(): void {
     pg_prepare($c, 'mine', 'SELECT $1::int + 1');
     check('8', pg_fetch_result(pg_execute($c, 'mine', [7]), 0, 0));
     check('it', pg_fetch_result(pg_query_params($c, 'SELECT $1::text', ['it']), 0, 0));
-    pg_send_query($c, 'SELECT pg_sleep(30)');
+    pg_send_query($c, 'SELECT pg_advisory_xact_lock(7101), pg_sleep(30)');
+    $watch = connect();
+    while (one($watch, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7101") === 0); // until it runs
     $began = microtime(true);
     check(true, pg_cancel_query($c));
     check(true, microtime(true) - $began < 10);
