@@ -80,13 +80,29 @@ func (s *session) begins(c *chunk) int {
 		n > 0 && c.items[0].st != bind.st {
 		return 0
 	}
-	if u.Statements != 1 || !u.OnlyTx || u.Effects[0].Kind != router.EffectBegin || !s.plain(c.items[:n+2]) {
+	if u.Statements != 1 || !u.OnlyTx || u.Effects[0].Kind != router.EffectBegin || !s.plain(c.items[:n+2]) ||
+		usesPortal(c.items[n+2:]) {
 		return 0
 	}
 	if m := u.Effects[0].Tx; !s.readOnlyTx(m) && !s.optimistic(m) {
 		return 0
 	}
 	return n + 2
+}
+
+// usesPortal says whether messages speak of the unnamed portal that was there before them.
+func usesPortal(items []item) bool {
+	for i := range items {
+		it := &items[i]
+		switch {
+		case len(it.portal) > 0:
+		case it.typ == pgwire.MsgBind || it.typ == pgwire.MsgQuery:
+			return false
+		case it.typ == pgwire.MsgExecute, it.kind == pgwire.KindPortal:
+			return true
+		}
+	}
+	return false
 }
 
 // foreign says whether a message speaks of a statement that only a node knows: one that is not there, or has been

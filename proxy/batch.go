@@ -16,6 +16,9 @@ import (
 const (
 	maxChunk = 64 << 10 // bytes of a unit that are read before it is bound to a node, beside its long texts
 	maxText  = 1 << 20  // bytes of SQL, where a message has more than maxChunk, that are read as a whole: it decides
+	// maxEffects is how many changes of the session's state a text may make. Each is carried out in the time that what
+	// is there already takes, so a text with more counts as one that nobody has read.
+	maxEffects = 1024
 	// silence is how long a client may leave a batch unfinished before what is there is sent: it
 	// may rightly wait for an error or a CopyInResponse, which PostgreSQL sends without a Sync.
 	silence = 20 * time.Millisecond
@@ -307,7 +310,7 @@ func (s *session) parseItem(c *chunk, it *item, body []byte) {
 		}
 		b := s.client.Buffered()
 		it.st = s.define(it.name, b[it.at:it.end], unit)
-		s.joinUnbound(c, unit)
+		s.joinUnbound(c, it.st.unit)
 	case pgwire.MsgBind:
 		v, err := pgwire.ParseBind(body)
 		if err == nil {
@@ -399,7 +402,8 @@ func bound(u *router.Unit, st *statement, rest []byte) *router.Unit {
 func isText(oid uint32) bool { return oid == 0 || oid == 25 || oid == 1043 }
 
 // define makes the statement that a Parse asks for. It is the session's only when the node
-// has said ParseComplete. message is nil for one that is too long to keep.
+// has said ParseComplete. message is nil for one that is not there as a whole. One that is too long to keep stays where
+// it was prepared, so that is on the primary, whatever it does.
 func (s *session) define(name, message []byte, unit *router.Unit) *statement {
 	var st *statement
 	switch {
@@ -420,6 +424,9 @@ func (s *session) define(name, message []byte, unit *router.Unit) *statement {
 	switch {
 	case message == nil, len(name) > 0 && len(message) > maxChunk:
 		st.parse = nil
+		if unit != s.srv.incomplete {
+			st.unit = router.Join(unit, s.srv.incomplete)
+		}
 	case cap(st.parse) > maxChunk:
 		st.parse = bytes.Clone(message)
 	default:

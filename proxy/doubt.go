@@ -53,9 +53,13 @@ func (s *session) doubt(c *chunk) bool {
 	return true
 }
 
-// remember adds to the doubts; false: there are too many.
+// remember adds to the doubts; false: there are too many, or they are too long.
 func (s *session) remember(sql []byte, u *router.Unit) bool {
-	if len(s.doubts) >= maxDoubts {
+	size := len(sql)
+	for i := range s.doubts {
+		size += len(s.doubts[i].text)
+	}
+	if len(s.doubts) >= maxDoubts || size > maxText {
 		return false
 	}
 	if len(s.doubts) == 0 {

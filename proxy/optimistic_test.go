@@ -322,6 +322,28 @@ func TestBeginWithFirstStatement(t *testing.T) {
 		equal(t, "reply", c.ready(1), "1 2 C(BEGIN) 1 2 T D(primary) C(SELECT 1) Z(T)")
 		equal(t, "in one batch", strings.Contains(r.p().got(), "Q BEGIN"), false)
 	})
+	t.Run("with a parameter", func(t *testing.T) { // which is an error, and the node's
+		r := newRig(t, readOnly)
+		c := r.client()
+		for _, behind := range [][]pgtest.Message{{pgtest.Sync()}, run("SELECT 7")} {
+			r.forgetAll()
+			c.send(append([]pgtest.Message{pgtest.Parse("", "BEGIN READ ONLY"), pgtest.Bind("", "", "x"), pgtest.Execute("", 0)}, behind...)...)
+			c.ready(1)
+			equal(t, "asked", strings.Contains(r.p().got()+r.a().got(), "P  BEGIN READ ONLY | B"), true)
+			equal(t, "by other messages", strings.Contains(r.p().got()+r.a().got(), "Q BEGIN"), false)
+			c.query("ROLLBACK")
+		}
+	})
+	t.Run("its portal is used again", func(t *testing.T) {
+		for _, again := range []pgtest.Message{pgtest.DescribePortal(""), pgtest.Execute("", 0), pgtest.ClosePortal("")} {
+			r := newRig(t, readOnly)
+			c := r.client()
+			r.forgetAll()
+			c.send(append(append(begin("", "BEGIN READ ONLY"), again), run("SELECT 7")...)...)
+			c.ready(1)
+			equal(t, "in one batch", strings.Contains(r.p().got()+r.a().got(), "Q BEGIN"), false)
+		}
+	})
 	t.Run("an error behind it", func(t *testing.T) {
 		r := newRig(t, hopeful)
 		c := r.client()

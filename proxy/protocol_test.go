@@ -598,6 +598,44 @@ func TestLongText(t *testing.T) {
 		equal(t, "on the same lease", a.run(bindExecute("s")...), "2 C(INSERT 0 1) Z(I)")
 		equal(t, "pin", a.pin(), "opaque")
 	})
+	for name, option := range map[string]rigOption{"transaction": pooled(1), "session": func(*rig) {}} {
+		t.Run("a named read, pool_mode "+name, func(t *testing.T) {
+			r := newRig(t, withoutB, option)
+			a := r.client()
+			a.run(pgtest.Parse("s", long+"SELECT 1"), pgtest.Sync())
+			r.views[r.a()].NoReads = true // where it is does not depend on the standbys
+			for range 2 {
+				equal(t, "a run", a.run(bindExecute("s")...), "2 D(primary) C(SELECT 1) Z(I)")
+			}
+		})
+	}
+	t.Run("a named BEGIN", func(t *testing.T) {
+		r := newRig(t, withoutB)
+		a := r.client()
+		a.run(pgtest.Parse("s", long+"BEGIN READ ONLY"), pgtest.Sync())
+		r.forgetAll()
+		equal(t, "begun", a.run(bindExecute("s")...), "2 C(BEGIN) Z(T)")
+		equal(t, "in it", a.query("SELECT 1"), "T D(primary) C(SELECT 1) Z(T)")
+		equal(t, "no other BEGIN", strings.Contains(r.p().got(), "Q BEGIN"), false)
+	})
+	t.Run("too many settings", func(t *testing.T) {
+		r := newRig(t, withoutB, pooled(1))
+		a, b := r.client(), r.client()
+		a.query(strings.Repeat("SET work_mem TO '9MB';", maxEffects))
+		equal(t, "pin", a.pin(), "none")
+		a.query(strings.Repeat("SET work_mem TO '9MB';", maxEffects+1))
+		equal(t, "pin", a.pin(), "opaque")
+		b.send(pgtest.Query("INSERT INTO t VALUES (1)"))
+		equal(t, "who waits for its connection", b.ready(1), "E(ERROR 53300 pgweir) Z(I)")
+	})
+	t.Run("what is kept of it", func(t *testing.T) {
+		s := &session{scratch: make([]byte, maxText), unnamedPair: &[2]statement{{parse: make([]byte, maxText)}, {parse: make([]byte, maxText)}}}
+		s.unnamed = &s.unnamedPair[1]
+		s.shed()
+		if n := cap(s.scratch) + cap(s.unnamedPair[0].parse); n > 2*maxChunk || len(s.unnamed.parse) != maxText {
+			t.Errorf("%d bytes", n)
+		}
+	})
 	t.Run("too long", func(t *testing.T) {
 		r := newRig(t, withoutB)
 		c := r.client()

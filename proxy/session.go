@@ -132,6 +132,7 @@ func (s *session) run() error {
 			err = s.serve()
 			s.release()
 			s.rest()
+			s.shed()
 			if err == nil {
 				err = s.rests()
 			}
@@ -154,6 +155,24 @@ func (s *session) run() error {
 		}
 		if s.draining && s.st.tx == txIdle && s.batch == nil && !s.skipping {
 			return errDraining
+		}
+	}
+}
+
+// shed lets go of the memory that a long text has left behind.
+func (s *session) shed() {
+	if s.batch != nil {
+		return
+	}
+	if cap(s.scratch) > 2*maxChunk {
+		s.scratch = nil
+	}
+	if s.unnamedPair == nil {
+		return
+	}
+	for i := range s.unnamedPair {
+		if st := &s.unnamedPair[i]; st != s.unnamed && cap(st.parse) > maxChunk {
+			st.parse = nil
 		}
 	}
 }
@@ -322,6 +341,9 @@ type attempt struct {
 // classify says what a text may do, with the names as this session sees them.
 func (s *session) classify(sql []byte) *router.Unit {
 	u := s.srv.classifier.Classify(sql, s.environment())
+	if len(u.Effects) > maxEffects {
+		return s.srv.unread
+	}
 	if u.Flags&router.FlagUnknownName != 0 {
 		s.catalog.Missed()
 	}
