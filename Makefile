@@ -17,6 +17,7 @@ FUZZ     ?=
 # How long `make leaks` runs, and routing.opaque in it.
 LEAK_TIME ?= 10m
 LEAK_OPAQUE ?= pin
+LEAK_CLIENTS ?= 200
 # How many cancel requests `make cancels` sends.
 CANCELS ?= 1000
 # The major versions of PostgreSQL that `make matrix` runs on.
@@ -77,9 +78,9 @@ e2e: ## run all end-to-end tests: parity, drivers, failover, several clusters, t
 	$(GO) test -count=1 -timeout 60m ./internal/e2e
 
 .PHONY: leaks
-leaks: ## let many clients take turns on few connections for LEAK_TIME (10m) with routing.opaque LEAK_OPAQUE (pin), each looking whether it sees only itself
+leaks: ## let LEAK_CLIENTS (200) clients take turns on few connections for LEAK_TIME (10m) with routing.opaque LEAK_OPAQUE (pin), each looking whether it sees only itself
 	@scripts/need.sh go test
-	LEAK_TIME=$(LEAK_TIME) LEAK_OPAQUE=$(LEAK_OPAQUE) $(GO) test -count=1 -timeout 60m ./internal/e2e -run TestLeaks -v
+	LEAK_TIME=$(LEAK_TIME) LEAK_OPAQUE=$(LEAK_OPAQUE) LEAK_CLIENTS=$(LEAK_CLIENTS) $(GO) test -count=1 -timeout 60m ./internal/e2e -run TestLeaks -v
 
 .PHONY: leak-mutants
 leak-mutants: ## switch each protection of a shared connection off in turn: the hunt must find every one within a minute

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,11 +17,19 @@ import (
 	"pgweir/internal/pgtest"
 )
 
-// leakClients share leakPool connections to each node.
-const (
-	leakClients = 24
-	leakPool    = 4
-)
+// leakPool is how many connections to each node the clients share.
+const leakPool = 4
+
+// leakClients is how many take part: LEAK_CLIENTS, or 24, which get at more of each other's connections in a short hunt.
+func leakClients(t *testing.T) int {
+	v := os.Getenv("LEAK_CLIENTS")
+	if v == "" {
+		return 24
+	}
+	n, err := strconv.Atoi(v)
+	must(t, err)
+	return n
+}
 
 // leakTime is how long the hunt runs: LEAK_TIME, or 20 s.
 func leakTime(t *testing.T) time.Duration {
@@ -311,7 +320,8 @@ func TestLeaks(t *testing.T) {
 	until := time.Now().Add(leakTime(t))
 	var wg sync.WaitGroup
 	var steps, leaks atomic.Int64
-	for i := range leakClients {
+	clients := leakClients(t)
+	for i := range clients {
 		user := []string{appUser, "leak_other"}[i%3/2]
 		own := maps.Clone(defaults)
 		own["application_name"] = ""
@@ -346,8 +356,8 @@ func TestLeaks(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d steps of %d clients on %d connections to each node", steps.Load(), leakClients, leakPool)
-	if steps.Load() < leakClients {
+	t.Logf("%d steps of %d clients on %d connections to each node", steps.Load(), clients, leakPool)
+	if steps.Load() < int64(clients) {
 		t.Error("hardly anything was done")
 	}
 }
