@@ -309,12 +309,20 @@ func mentionsStatements(u *router.Unit, text []byte, words []string) bool {
 	}
 	for _, word := range words {
 		for rest := text; len(rest) >= len(word); rest = rest[1:] {
-			if rest[0]|0x20 == word[0] && bytes.EqualFold(rest[:len(word)], []byte(word)) {
+			if rest[0]|0x20 == word[0] && bytes.EqualFold(rest[:len(word)], []byte(word)) && !deallocatePrepare(word, text[:len(text)-len(rest)]) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// deallocatePrepare says whether a word is the PREPARE of DEALLOCATE PREPARE, which says nothing: before is what stands in front.
+func deallocatePrepare(word string, before []byte) bool {
+	const deallocate = "deallocate"
+	before = bytes.TrimRight(before, " \t\r\n\f\v")
+	at := len(before) - len(deallocate)
+	return word == "prepare" && at >= 0 && bytes.EqualFold(before[at:], []byte(deallocate))
 }
 
 // query plans a simple query: it ends the unnamed statement.
