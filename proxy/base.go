@@ -194,6 +194,7 @@ func (s *session) rebase() error {
 	}
 	set, effective := s.st.set, s.st.effective
 	s.st.set, s.st.effective = noSettings, noSettings
+	s.began = health.Clock() // the time that it may wait for a connection counts from now
 	now, err := s.srv.bases.get(s)
 	s.st.set, s.st.effective = set, effective
 	s.reports = s.reports[:0]

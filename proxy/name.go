@@ -108,7 +108,7 @@ func (s *session) introduce() (notices []byte, err error) {
 			s.name.name = "app" // PgBouncer's word
 		}
 		added := " - " + s.whence()
-		s.name.name = s.clipName(s.name.name, maxName-len(added)) + added
+		s.name.name = s.clipName(s.name.name, max(maxName-len(added), 0)) + added
 	}
 	if !s.name.ok {
 		s.tells(nameSetting, s.base.setting(nameSetting))

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"pgweir/health"
+
 	"pgweir/internal/pgtest"
 	"pgweir/proxy/pool"
 )
@@ -428,4 +430,21 @@ func TestPooledNotifier(t *testing.T) {
 	r.srv.keys.mu.Lock()
 	defer r.srv.keys.mu.Unlock()
 	equal(t, "known of closed connections", len(r.srv.keys.mu.backends), 0)
+}
+
+// TestRebaseOfAnIdleSession: a session that was idle for longer than it may wait for a connection still has the time to ask what its
+// connections start with now.
+func TestRebaseOfAnIdleSession(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	c := r.client()
+	c.query("INSERT INTO t VALUES (1)")
+	for idle := health.Clock(); health.Clock()-idle < int64(r.target.WaitTimeout); {
+		r.forgetAll() // until that time has passed
+	}
+	r.srv.pool.CloseNode("main", 1)
+	r.cluster.SettingsChanged()
+	equal(t, "what it sent", c.query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(I)")
+	equal(t, "asked", r.p().ran(baseQuery()), 1)
+	c.query("INSERT INTO t VALUES (3)")
+	equal(t, "once", r.p().ran(baseQuery()), 1)
 }

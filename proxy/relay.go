@@ -67,17 +67,18 @@ type relay struct {
 	status     txBlock
 	failed     bool // an ErrorResponse was among the client's answers
 	code       [5]byte
-	fatal      []byte // body of the node's FATAL
-	instead    []byte // what the client gets in place of the message that was just taken
-	refusal    []byte // body of the error that something of ours was answered with
-	unset      []byte // body of the error that what went ahead was answered with; nil: it was not refused
-	canceled   bool   // … by a cancel
-	recancel   bool   // that cancel is to be passed on again
-	unread     bool   // the node ended before it read what the client has sent
-	none       bool   // a query of ours returned no row
-	statements int    // of the client's simple query that have been completed
-	signaled   bool   // the row that comes is of a signal to a session of ours
-	tag        byte   // 'C' COMMIT, 'R' ROLLBACK: the last of the two
+	fatal      []byte     // body of the node's FATAL
+	instead    []byte     // what the client gets in place of the message that was just taken
+	refusal    []byte     // body of the error that something of ours was answered with
+	unset      []byte     // body of the error that what went ahead was answered with; nil: it was not refused
+	canceled   bool       // … by a cancel
+	recancel   bool       // that cancel is to be passed on again
+	unread     bool       // the node ended before it read what the client has sent
+	none       bool       // a query of ours returned no row
+	statements int        // of the client's simple query that have been completed
+	signaled   bool       // the row that comes is of a signal to a session of ours
+	cancels    []*session // of which a cancel was asked
+	tag        byte       // 'C' COMMIT, 'R' ROLLBACK: the last of the two
 	clientErr  error
 	effects    []router.Effect // of the statements that were completed
 	events     chan struct{}   // duplex: the node asks for copy data
@@ -165,6 +166,7 @@ func (r *relay) run() error {
 func (r *relay) step() error {
 	b := r.node.Buffered()
 	err := r.scan(b)
+	r.pass()
 	r.mu.Lock()
 	done := r.done() || r.copyIn
 	r.mu.Unlock()

@@ -13,7 +13,8 @@ import (
 var signalRoutine = []byte("Rpg_signal_backend\x00")
 
 // signals takes a node's warning that a process id is none of its own. Where it is the one that a session of ours was
-// given, what pg_cancel_backend or pg_terminate_backend was called for is done to that session, and its next row says so.
+// given, what pg_cancel_backend or pg_terminate_backend was called for is done to that session, a cancel once the lock is free
+// (pass), and its next row says so. The relay's lock is held.
 func (r *relay) signals(body []byte) bool {
 	const both = router.FlagCancels | router.FlagTerminates
 	e := r.front()
@@ -31,10 +32,18 @@ func (r *relay) signals(body []byte) bool {
 	if e.unit.Flags&router.FlagTerminates != 0 {
 		r.s.srv.terminate(s)
 	} else {
-		r.s.srv.cancelRunning(r.s.ctx, s)
+		r.cancels = append(r.cancels, s)
 	}
 	r.signaled = true
 	return true
+}
+
+// pass cancels what runs for the sessions that the last messages were about.
+func (r *relay) pass() {
+	for _, s := range r.cancels {
+		r.s.srv.cancelRunning(r.s.ctx, s)
+	}
+	r.cancels = nil
 }
 
 // maySignal says whether the session may end another, as a node judges it.
