@@ -278,6 +278,14 @@ func (s *state) lacksBehind(name string, effects []router.Effect, failed bool) b
 	}
 	block := t.tx != txIdle
 	for i := range effects {
+		switch e := &effects[i]; e.Kind {
+		case router.EffectSet, router.EffectReset:
+			if e.Name != name {
+				continue // each copies the settings
+			}
+		case router.EffectListen, router.EffectUnlisten:
+			continue
+		}
 		t.applyOne(&effects[i])
 		switch kind := effects[i].Kind; {
 		case kind == router.EffectBegin:
