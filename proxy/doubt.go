@@ -148,12 +148,12 @@ func (s *session) forgetDoubts() {
 // refreshed is the unit of a prepared statement as its names are to be read now: settings and catalog may
 // have changed since it was prepared.
 func (s *session) refreshed(st *statement) *router.Unit {
-	env := s.environment()
+	s.environment()
 	if st.env == s.envOf {
 		return st.unit
 	}
 	if sql, ok := st.sql(); ok {
-		st.unit, st.env = s.srv.classifier.Classify(sql, env), s.envOf
+		st.unit, st.env = s.understand(sql), s.envOf
 	}
 	return st.unit
 }

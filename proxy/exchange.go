@@ -167,7 +167,7 @@ func (s *session) learn(c *chunk) {
 			}
 			if v, err := pgwire.ParseParse(it.st.parse[pgwire.HeaderSize:]); err == nil {
 				s.srv.classifier.Learn(v.SQL, s.environment())
-				it.st.unit = s.srv.classifier.Classify(v.SQL, s.environment())
+				it.st.unit = s.understand(v.SQL)
 			}
 		}
 	}

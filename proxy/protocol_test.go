@@ -618,6 +618,14 @@ func TestLongText(t *testing.T) {
 		equal(t, "in it", a.query("SELECT 1"), "T D(primary) C(SELECT 1) Z(T)")
 		equal(t, "no other BEGIN", strings.Contains(r.p().got(), "Q BEGIN"), false)
 	})
+	t.Run("a setting that is too long", func(t *testing.T) {
+		r := newRig(t, withoutB, pooled(1))
+		a := r.client()
+		a.query("SET a.b TO '" + strings.Repeat("x", maxChunk/2) + "'")
+		equal(t, "pin", a.pin(), "none")
+		a.query("SET a.b TO '" + strings.Repeat("x", maxChunk) + "'")
+		equal(t, "pin", a.pin(), "opaque")
+	})
 	t.Run("too many settings", func(t *testing.T) {
 		r := newRig(t, withoutB, pooled(1))
 		a, b := r.client(), r.client()

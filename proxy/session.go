@@ -340,14 +340,29 @@ type attempt struct {
 
 // classify says what a text may do, with the names as this session sees them.
 func (s *session) classify(sql []byte) *router.Unit {
-	u := s.srv.classifier.Classify(sql, s.environment())
-	if len(u.Effects) > maxEffects {
-		return s.srv.unread
-	}
+	u := s.understand(sql)
 	if u.Flags&router.FlagUnknownName != 0 {
 		s.catalog.Missed()
 	}
 	return u
+}
+
+// understand says what a text may do as things are now.
+func (s *session) understand(sql []byte) *router.Unit {
+	u := s.srv.classifier.Classify(sql, s.environment())
+	if excessive(u) {
+		return s.srv.unread
+	}
+	return u
+}
+
+// excessive says whether a text changes more of the session than is followed.
+func excessive(u *router.Unit) bool {
+	size := 0
+	for i := range u.Effects {
+		size += len(u.Effects[i].Name) + len(u.Effects[i].Value)
+	}
+	return len(u.Effects) > maxEffects || size > maxChunk
 }
 
 // bound records what executing a portal may do.
