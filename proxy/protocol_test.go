@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"strconv"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -617,6 +618,17 @@ func TestLongText(t *testing.T) {
 		equal(t, "begun", a.run(bindExecute("s")...), "2 C(BEGIN) Z(T)")
 		equal(t, "in it", a.query("SELECT 1"), "T D(primary) C(SELECT 1) Z(T)")
 		equal(t, "no other BEGIN", strings.Contains(r.p().got(), "Q BEGIN"), false)
+	})
+	t.Run("a slow client", func(t *testing.T) { // holds no connection while its text arrives
+		r := newRig(t, withoutB, pooled(1))
+		a, b := r.client(), r.client()
+		a.query("INSERT INTO t VALUES (1)")
+		message := pgtest.Join(pgtest.Query(long + "INSERT INTO t VALUES (2)"))
+		for part := range slices.Chunk(message, len(message)/4) {
+			equal(t, "another client", b.query("INSERT INTO t VALUES (3)"), "C(INSERT 0 1) Z(I)")
+			must(t, a.SendRaw(part))
+		}
+		equal(t, "its own", a.ready(1), "C(INSERT 0 1) Z(I)")
 	})
 	t.Run("a setting that is too long", func(t *testing.T) {
 		r := newRig(t, withoutB, pooled(1))
