@@ -149,7 +149,8 @@ func (k *composer) parse(c *chunk, i int) {
 	}
 	name, node := string(it.name), string(it.name)
 	if name == "" {
-		k.l.unnamed = 0 // the node drops the old one before it looks at the new text
+		// The node drops the old one before it looks at the new text, unless it skips to the next Sync.
+		k.l.unnamed = unknownStatement
 	} else {
 		before := chunk{items: c.items[:i]}
 		old := k.s.lookup(&before, it.name)

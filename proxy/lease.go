@@ -22,7 +22,7 @@ type lease struct {
 	node       *health.Node
 	named      map[string]*onNode // prepared statements by their name on the node
 	tick       uint64             // grows with each chunk: what of named was used last
-	unnamed    uint64             // version of the unnamed statement, 0 when there is none
+	unnamed    uint64             // version of the unnamed statement, 0 when there is none, or unknownStatement
 	shared     bool               // statements have names of ours, and stay for the session that comes next
 	custom     string             // settings.custom of all that has been set on it: those names never go away
 	owned      int                // statements that have a client's own name although it is shared
@@ -47,6 +47,9 @@ type onNode struct {
 	shape   []byte // rowShape of what it returns; nil while it is not known
 	used    uint64 // lease.tick
 }
+
+// unknownStatement is the version of an unnamed statement that may be there, whoever has made it.
+const unknownStatement = ^uint64(0) - 1
 
 // prepared records that the node has a statement.
 func (l *lease) prepared(name string, version uint64) {

@@ -83,6 +83,17 @@ func TestPooledNames(t *testing.T) {
 	equal(t, "not for others", c.run(bindExecute("s")...), "2 D(primary 1) C(SELECT 1) Z(I)")
 }
 
+// TestPooledUnnamed: no session meets the unnamed statement of another, even where an error has kept a connection from
+// dropping it.
+func TestPooledUnnamed(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a, b := r.client(), r.client()
+	equal(t, "made", a.run(pgtest.Parse("", "INSERT INTO t VALUES (1)"), pgtest.Sync()), "1 Z(I)")
+	equal(t, "its successor is skipped", a.run(pgtest.Bind("", "nobody"), pgtest.Parse("", "INSERT INTO t VALUES (2)"), pgtest.Sync()), "E(ERROR 26000) Z(I)")
+	equal(t, "another session", b.run(bindExecute("")...), "E(ERROR 26000) Z(I)")
+	equal(t, "its own", a.run(bindExecute("")...), "2 C(INSERT 0 1) Z(I)")
+}
+
 // TestPooledEviction: a connection keeps no more than maxPrepared statements, and those that went are made again.
 func TestPooledEviction(t *testing.T) {
 	r := newRig(t, alone, pooled(1))

@@ -79,7 +79,7 @@ func (s *session) checkShape(it *item, l *lease) (*problem, error) {
 	out := s.scratch[:0]
 	name := l.called(it.name, it.st)
 	if name == "" {
-		l.unnamed = 0 // the node drops it before it looks at the text
+		l.unnamed = unknownStatement // the node drops it before it looks at the text
 	} else if l.version(name) != 0 {
 		out = pgwire.AppendClose(out, pgwire.KindStatement, name)
 		r.push(expectation{typ: pgwire.MsgClose, kind: pgwire.KindStatement, swallow: true, node: name})
