@@ -188,6 +188,9 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 	}
 	conn := s.srv.pool.TryGet(&s.homes[slotOf(node)], node.ID, s.startupKey, s)
 	if s.waited = conn == nil; s.waited {
+		if err := s.lightens(ctx); err != nil {
+			return nil, err
+		}
 		var err error
 		if conn, err = s.waitFor(ctx, node); err != nil {
 			s.letGo()
@@ -201,6 +204,27 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 	l.node, l.shared, l.used = node, s.target.Pooled, s.began
 	s.srv.keys.attach(s, l)
 	return l, nil
+}
+
+// lightens gives back what the session holds without need before it waits: who waits for one connection and keeps another
+// stops somebody who does it the other way round. What remains is the open transaction's, and a claim to the primary's, whose
+// holders get what they wait for: nobody keeps a standby's connection for longer than a statement or a transaction.
+func (s *session) lightens(ctx context.Context) error {
+	if !s.target.Pooled {
+		return nil
+	}
+	gave := false
+	for slot, l := range s.leases {
+		if l == nil || l == s.txLease || l == s.batch || slot == slotPrimary && s.claims(l) {
+			continue
+		}
+		s.releaseOne(l)
+		gave = true
+	}
+	if !gave {
+		return nil
+	}
+	return s.pass(ctx)
 }
 
 // newLease is what is known of a connection that nobody has used, or that was reset.

@@ -459,3 +459,23 @@ func TestRebaseOfAnIdleSession(t *testing.T) {
 	c.query("INSERT INTO t VALUES (3)")
 	equal(t, "once", r.p().ran(baseQuery()), 1)
 }
+
+// TestNobodyWaitsWithAConnection: a session whose read a standby refused gives that connection back before it waits for
+// the primary's, which somebody may hold who waits for the standby's.
+func TestNobodyWaitsWithAConnection(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB, pooled(1), withTarget(func(x *Target) { x.WaitTimeout = 10 * time.Second }))
+		r.a().on("SELECT f(1)", refuses)
+		a, b := r.client(), r.client()
+		a.query("LISTEN x")
+		b.sendSQL(protocol, "SELECT f(1)")
+		r.waiting(1)
+		if got := a.query("SELECT 1"); !strings.Contains(got, "D(standby-a)") {
+			t.Errorf("the standby's connection was kept: %s", got)
+		}
+		a.query("UNLISTEN x")
+		if got := b.ready(1); !strings.Contains(got, "D(primary)") {
+			t.Errorf("the read that was refused: %s", got)
+		}
+	})
+}
