@@ -347,11 +347,12 @@ func (s *session) releaseOne(l *lease) {
 // transaction is over and nothing else keeps the lease: so with routing.opaque: reset, and on a standby, where a hint may
 // have sent it.
 func (s *session) leftOpaque(l *lease, lasting bool) {
+	l.conn.Dirty, l.spoiled = true, l.spoiled || lasting
 	if !s.resetsOpaque() && l.node.Role == health.RolePrimary {
 		s.st.leftOpaque(lasting)
 		return
 	}
-	l.opaque, l.conn.Dirty, l.spoiled = true, true, l.spoiled || lasting
+	l.opaque = true
 }
 
 // resetsOpaque says whether what an opaque statement leaves is lost rather than kept.

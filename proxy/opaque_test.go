@@ -228,6 +228,25 @@ func TestOpaquePinPassing(t *testing.T) {
 	}
 }
 
+// TestOpaqueLastingDiscarded: DISCARD ALL that comes before the session was ever at rest as a pinned one does not make a
+// connection fit for others on which it leaves something.
+func TestOpaqueLastingDiscarded(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a, b := r.client(), r.client()
+	a.run(append(bindExecuteOf("SELECT o()"), append(bindExecuteOf("DISCARD ALL"), pgtest.Sync())...)...)
+	before := r.p().last()
+	equal(t, "pin", a.pin(), "none")
+	equal(t, "b", b.query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(I)")
+	if r.p().last() == before {
+		t.Error("b got the connection")
+	}
+}
+
+// bindExecuteOf runs SQL in a batch.
+func bindExecuteOf(sql string) []pgtest.Message {
+	return []pgtest.Message{pgtest.Parse("", sql), pgtest.Bind("", ""), pgtest.Execute("", 0)}
+}
+
 // TestOpaqueOnStandby: what a hint has sent to a standby although nobody knows what it does leaves a connection there that
 // nobody else gets.
 func TestOpaqueOnStandby(t *testing.T) {
