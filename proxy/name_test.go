@@ -55,6 +55,8 @@ func TestNamesBase(t *testing.T) {
 	}
 	equal(t, "asked", r.p().got(), "")
 	equal(t, "logins", r.p().Accepted(), 1)
+	r.srv.bases.mu.Lock()
+	defer r.srv.bases.mu.Unlock()
 	equal(t, "bases", len(r.srv.bases.mu.m), 1)
 }
 
