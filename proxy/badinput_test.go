@@ -202,7 +202,7 @@ func TestSlowNodes(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, alone, withConfig(func(c *Config) { c.LoginTimeout = 300 * time.Millisecond }))
+			r := newRig(t, alone, withConfig(func(c *Config) { c.LoginTimeout = time.Second }))
 			slow(r)
 			login := pgtest.ClientConfig{Addr: r.addr, User: "alice", Database: "app", Password: "secret", Timeout: 8 * time.Second}
 			began := time.Now()
