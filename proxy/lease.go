@@ -210,10 +210,14 @@ func (s *session) open(ctx context.Context, node *health.Node) (*lease, error) {
 // stops somebody who does it the other way round. What remains is the open transaction's, and a claim to the primary's, whose
 // holders get what they wait for: nobody keeps a standby's connection for longer than a statement or a transaction.
 func (s *session) lightens(ctx context.Context) error {
-	if !s.target.Pooled {
+	if !s.target.Pooled || !s.unload() {
 		return nil
 	}
-	gave := false
+	return s.pass(ctx)
+}
+
+// unload gives back the leases to which nothing binds the session, and says whether there was one.
+func (s *session) unload() (gave bool) {
 	for slot, l := range s.leases {
 		if l == nil || l == s.txLease || l == s.batch || slot == slotPrimary && s.claims(l) {
 			continue
@@ -221,10 +225,7 @@ func (s *session) lightens(ctx context.Context) error {
 		s.releaseOne(l)
 		gave = true
 	}
-	if !gave {
-		return nil
-	}
-	return s.pass(ctx)
+	return gave
 }
 
 // newLease is what is known of a connection that nobody has used, or that was reset.
@@ -313,14 +314,7 @@ func (s *session) release() {
 	if !s.target.Pooled || s.st.tx != txIdle || s.batch != nil || s.deferred.text != "" || s.txLease != nil || s.skipping {
 		return
 	}
-	for slot, l := range s.leases {
-		switch {
-		case l == nil:
-		case slot == slotPrimary && s.claims(l):
-		default:
-			s.releaseOne(l)
-		}
-	}
+	s.unload()
 }
 
 // releaseOne gives back a lease of transaction pooling that is between transactions, or closes what nobody else may get.
