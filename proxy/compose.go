@@ -23,7 +23,7 @@ type planned struct {
 // compose or command.
 func (s *session) compose(c *chunk, l *lease, r *relay) []byte {
 	b := s.client.Buffered()[:c.n]
-	k := composer{s: s, l: l, r: r, b: b, out: s.scratch[:0]}
+	k := composer{s: s, l: l, r: r, b: b, out: s.scratch[:0], failed: s.st.tx == txFailed}
 	k.goesAhead(s.ahead)
 	if s.deferred.text != "" {
 		k.out = pgwire.AppendQuery(k.out, s.deferred.text)
@@ -59,6 +59,7 @@ type composer struct {
 	copied  int // bytes of b that are in out
 	touched bool
 	ahead   bool // what is put in stands in front of a simple query
+	failed  bool // the transaction has failed that is open when the present message is reached
 }
 
 // before makes sure that all bytes of the client in front of at are in out.
@@ -123,8 +124,19 @@ func (k *composer) item(c *chunk, i int) {
 		k.r.push(expectation{typ: it.typ, unit: it.unit})
 		if it.typ == pgwire.MsgExecute && it.unit != nil && it.unit.Effects != nil {
 			k.deallocate(it.unit)
+			k.failed = k.failed && !leavesFailure(it.unit)
 		}
 	}
+}
+
+// leavesFailure says whether executing a unit in a failed transaction brings the session out of it.
+func leavesFailure(u *router.Unit) bool {
+	for i := range u.Effects {
+		if kind := u.Effects[i].Kind; kind.EndsTransaction() || kind == router.EffectRollbackTo {
+			return true
+		}
+	}
+	return false
 }
 
 // deallocate plans what executing a unit does to statements: what stands behind it finds them gone.
@@ -214,11 +226,17 @@ func (k *composer) mentioned(u *router.Unit, text []byte, at int) {
 		return
 	}
 	uses := mentionsStatements(u, text, claimingWords)
-	if uses && k.s.st.tx == txFailed {
-		return // what it uses cannot be made now, and it does not run
+	if uses && k.failed {
+		return // what it uses cannot be made now
 	}
+	all := !k.s.supplied && listsStatements(text)
 	for name, st := range k.statements() {
 		switch have := k.version(name); {
+		case !k.l.shared && !all && !speaksOf(u, text, name):
+		case !k.l.shared && k.failed:
+			if have == 0 {
+				k.stand(name, at)
+			}
 		case !k.l.shared:
 			k.provide(st, []byte(name), at)
 		case st.parse == nil || !speaksOf(u, text, name):
@@ -230,16 +248,6 @@ func (k *composer) mentioned(u *router.Unit, text []byte, at int) {
 			k.stand(name, at)
 		}
 	}
-}
-
-// speaksOf says whether a text may speak of a statement by its name: in SQL letters may be of any case, and quotes are doubled.
-func speaksOf(u *router.Unit, text []byte, name string) bool {
-	for i := range u.Effects {
-		if e := &u.Effects[i]; e.Kind == router.EffectDeallocate && e.Name == name {
-			return true
-		}
-	}
-	return bytes.Contains(bytes.ToLower(text), bytes.ToLower([]byte(name)))
 }
 
 // statements is what the client has by name when the present message is reached.
@@ -275,55 +283,6 @@ func (k *composer) stand(name string, at int) {
 	k.out = pgwire.AppendParse(k.out, name, "", pgwire.OIDs{})
 	k.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: &statement{version: standIn}, node: name, ahead: k.ahead})
 	k.setPlan(name, standIn)
-}
-
-// mentions says whether the chunk may speak of prepared statements in SQL, so that the lease must be the session's own.
-func (s *session) mentions(c *chunk) bool {
-	b := s.client.Buffered()
-	for i := range c.items {
-		it := &c.items[i]
-		switch {
-		case it.typ == pgwire.MsgQuery:
-			if mentionsStatements(it.unit, b[it.at:min(it.end, len(b))], claimingWords) {
-				return true
-			}
-		case it.typ != pgwire.MsgClose && it.st != nil:
-			if mentionsStatements(it.st.unit, it.st.parse, claimingWords) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// What SQL cannot do without when it speaks of prepared statements. DEALLOCATE needs only the one that it names.
-var (
-	statementWords = []string{"execute", "prepare", "deallocate"}
-	claimingWords  = []string{"execute", "prepare"}
-)
-
-// mentionsStatements says whether a text may speak of prepared statements. A read does not: the view that
-// shows them is for the primary.
-func mentionsStatements(u *router.Unit, text []byte, words []string) bool {
-	if u == nil || u.Class == router.ClassRead && u.Effects == nil {
-		return false
-	}
-	for _, word := range words {
-		for rest := text; len(rest) >= len(word); rest = rest[1:] {
-			if rest[0]|0x20 == word[0] && bytes.EqualFold(rest[:len(word)], []byte(word)) && !deallocatePrepare(word, text[:len(text)-len(rest)]) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// deallocatePrepare says whether a word is the PREPARE of DEALLOCATE PREPARE, which says nothing: before is what stands in front.
-func deallocatePrepare(word string, before []byte) bool {
-	const deallocate = "deallocate"
-	before = bytes.TrimRight(before, " \t\r\n\f\v")
-	at := len(before) - len(deallocate)
-	return word == "prepare" && at >= 0 && bytes.EqualFold(before[at:], []byte(deallocate))
 }
 
 // query plans a simple query: it ends the unnamed statement.

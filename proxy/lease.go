@@ -403,23 +403,6 @@ func (s *session) claims(l *lease) bool {
 	return l.sequences == s.serial && s.srv.sequences.known(s)
 }
 
-// claim makes a shared lease the session's own where the chunk may speak of prepared statements in SQL: they
-// have the client's names there, and nobody else's are seen. The problem is the client's; the error is the lease's.
-func (s *session) claim(c *chunk, l *lease) (*problem, error) {
-	if !l.shared || s.batch != nil || s.st.tx == txFailed || !s.mentions(c) {
-		return nil, nil
-	}
-	var refused *errReplay
-	if err := s.command(l, "DEALLOCATE ALL"); errors.As(err, &refused) {
-		return &problem{raw: refused.report}, nil
-	} else if err != nil {
-		return nil, err
-	}
-	l.owned, l.shared, l.conn.Dirty = 0, false, true
-	clear(l.named)
-	return nil, nil
-}
-
 // detach removes a lease from the session.
 func (s *session) detach(l *lease) {
 	for i := range s.leases {

@@ -220,7 +220,7 @@ func TestPooledSQL(t *testing.T) {
 	r.forgetAll()
 	a.query("EXECUTE mine")
 	got := r.p().got()
-	for _, want := range []string{"DEALLOCATE ALL", "P mine VALUES (1)", "EXECUTE mine"} {
+	for _, want := range []string{"C S pgweir_", "P mine VALUES (1)", "EXECUTE mine"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in %s", want, got)
 		}

@@ -69,6 +69,7 @@ type session struct {
 	own ownSettings // pgweir.*
 
 	ahead                  prelude // what goes in front of the chunk
+	supplied               bool    // the lease was given the client's statements ahead of the chunk, as far as it takes them
 	careful                bool    // settings were refused that went ahead: they are waited for the next time
 	chunk                  chunk
 	relay                  *relay // nil while nothing runs: see relaying
@@ -272,10 +273,7 @@ func (s *session) carry(c *chunk) error {
 				return err
 			}
 		}
-		p, err := s.claim(c, l)
-		if p == nil && err == nil {
-			p, err = s.checkShapes(c, l)
-		}
+		p, err := s.readies(c, l)
 		if err != nil {
 			s.lost(l, err)
 			s.giveUp(l)
