@@ -119,12 +119,15 @@ func (s *session) foreign(it *item) bool {
 	return false
 }
 
-// plain says whether messages bind no parameters, and describe and execute no portal but the one that was just bound: otherwise
-// a node has something to say.
+// plain says whether messages neither declare nor bind parameters, and describe and execute no portal but the one that was just
+// bound: otherwise a node has something to say.
 func (s *session) plain(items []item) bool {
 	b := s.client.Buffered()
 	var bound *item
 	for i := range items {
+		if items[i].st.declares() {
+			return false
+		}
 		switch it := &items[i]; it.typ {
 		case pgwire.MsgBind:
 			v, err := pgwire.ParseBind(b[it.at+pgwire.HeaderSize : it.end])
@@ -145,6 +148,15 @@ func (s *session) plain(items []item) bool {
 		}
 	}
 	return true
+}
+
+// declares says whether the Parse of a statement gives types of parameters.
+func (st *statement) declares() bool {
+	if st == nil || st.parse == nil {
+		return false
+	}
+	v, err := pgwire.ParseParse(st.parse[pgwire.HeaderSize:])
+	return err != nil || v.Types.Len() > 0
 }
 
 // lone is the unit of a chunk that speaks of one statement, runs it at most once, completely, and has
@@ -235,11 +247,54 @@ func (s *session) deferBegin(c *chunk, u *router.Unit) error {
 		text = "BEGIN"
 	}
 	s.deferred = deferral{text: text, mode: u.Effects[0].Tx, at: health.Clock()}
+	for i := range c.items {
+		if it := &c.items[i]; it.typ == pgwire.MsgExecute {
+			s.deferred.bound, s.deferred.portal = true, string(it.portal)
+		}
+	}
 	tag := "BEGIN"
 	if u.Command == "START" {
 		tag = "START TRANSACTION"
 	}
 	return s.send(c, &reply{tag: tag}, txOpen)
+}
+
+// appendBegin appends the deferred BEGIN. Where the client may still speak of its portal, which is told by portal, that is there behind it.
+func (s *session) appendBegin(out []byte, l *lease, r *relay, portal bool) []byte {
+	d := &s.deferred
+	if !portal {
+		l.unnamed = 0
+		r.push(expectation{typ: pgwire.MsgQuery, kind: byte(txOpen), swallow: true})
+		return pgwire.AppendQuery(out, d.text)
+	}
+	l.unnamed = unknownStatement
+	out = pgwire.AppendParse(out, "", d.text, pgwire.OIDs{})
+	r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: &statement{version: unknownStatement}})
+	out = pgwire.AppendBind(out, d.portal, "")
+	r.push(expectation{typ: pgwire.MsgBind, swallow: true})
+	out = pgwire.AppendExecute(out, d.portal, 0)
+	r.push(expectation{typ: pgwire.MsgExecute, swallow: true})
+	out = pgwire.AppendSync(out)
+	r.push(expectation{typ: pgwire.MsgSync, kind: byte(txOpen), swallow: true})
+	return out
+}
+
+// keepsPortal says whether messages leave the portal of a deferred BEGIN in place, or speak of it first.
+func (d *deferral) keepsPortal(items []item) bool {
+	if !d.bound || d.portal != "" {
+		return d.bound
+	}
+	for i := range items {
+		it := &items[i]
+		switch {
+		case len(it.portal) > 0:
+		case it.typ == pgwire.MsgBind || it.typ == pgwire.MsgQuery:
+			return false
+		case it.typ == pgwire.MsgExecute, it.kind == pgwire.KindPortal:
+			return true
+		}
+	}
+	return true
 }
 
 // text is a copy of the text of the one statement that a chunk runs.
@@ -313,9 +368,8 @@ func (s *session) beginNow() error {
 		}
 		r := s.relaying()
 		r.reset(s, l)
-		out := pgwire.AppendQuery(s.scratch[:0], s.deferred.text)
+		out := s.appendBegin(s.scratch[:0], l, r, s.deferred.bound)
 		s.scratch = out
-		r.push(expectation{typ: pgwire.MsgQuery, kind: byte(txOpen), swallow: true})
 		err := s.asks(l, out)
 		if s.ctx.Err() != nil {
 			return s.cause()
@@ -337,7 +391,7 @@ func (s *session) beginNow() error {
 		}
 		s.st.push("")
 		s.deferred = deferral{}
-		s.txLease, l.unnamed, l.used = l, 0, health.Clock()
+		s.txLease, l.used = l, health.Clock()
 		s.last = l
 		return nil
 	}

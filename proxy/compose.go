@@ -26,11 +26,9 @@ func (s *session) compose(c *chunk, l *lease, r *relay) []byte {
 	k := composer{s: s, l: l, r: r, b: b, out: s.scratch[:0], failed: s.st.tx == txFailed}
 	k.goesAhead(s.ahead)
 	if s.deferred.text != "" {
-		k.out = pgwire.AppendQuery(k.out, s.deferred.text)
+		k.out = s.appendBegin(k.out, l, r, s.deferred.keepsPortal(c.items))
 		k.touched = true
-		r.push(expectation{typ: pgwire.MsgQuery, kind: byte(txOpen), swallow: true})
-		k.setPlan("", 0)
-		l.unnamed = 0
+		k.setPlan("", l.unnamed)
 	}
 	if l.shared {
 		l.tick++

@@ -107,6 +107,9 @@ type deferral struct {
 	text string // "" when there is none
 	mode router.TxMode
 	at   int64 // health.Clock() when it was answered
+
+	bound  bool   // it was executed by the extended protocol
+	portal string // … as this portal, which stays until the end of the transaction
 }
 
 // definition is a prepared statement that a node has made or closed (st nil), or the end of all named ones.
