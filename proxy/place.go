@@ -442,8 +442,13 @@ func (s *session) leaseFor(c *chunk, d router.Decision, try *attempt) (*lease, *
 			return nil, &problem{ends: s.lostPin(pin, nil)}
 		}
 	}
-	s.waited = false
+	s.waited, s.atOnce = false, s.readsOnHeld(d)
 	l, err := s.leaseOf(d.Node)
+	s.atOnce = false
+	if errors.Is(err, pool.ErrBusy) {
+		try.avoid |= 1 << (uint(d.Node.ID) & 63)
+		return nil, nil
+	}
 	if err != nil {
 		return nil, s.notConnected(d, err, try)
 	}
@@ -460,6 +465,12 @@ func (s *session) leaseFor(c *chunk, d router.Decision, try *attempt) (*lease, *
 		return s.waitCovered(l, d, try)
 	}
 	return l, nil
+}
+
+// readsOnHeld says whether a read that is to go to a standby runs on the primary's connection, which the session holds, rather
+// than waiting for one to the standby: with pool_mode: session those who have one keep it until they end.
+func (s *session) readsOnHeld(d router.Decision) bool {
+	return d.Target == router.TargetStandby && !s.target.Pooled && s.leases[slotPrimary] != nil && s.target.OnPrimary != router.ReadsNever
 }
 
 // waitVouched waits for the sample that vouches for a connection which was just opened; when it

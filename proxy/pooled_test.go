@@ -10,6 +10,7 @@ import (
 
 	"pgweir/internal/pgtest"
 	"pgweir/proxy/pool"
+	"pgweir/router"
 )
 
 // pooled is a rig with transaction pooling and pools of the given size.
@@ -478,4 +479,36 @@ func TestNobodyWaitsWithAConnection(t *testing.T) {
 			t.Errorf("the read that was refused: %s", got)
 		}
 	})
+}
+
+// TestSessionModeFull: with pool_mode: session a session that holds the primary's connection reads there while no standby has one to
+// spare, unless reads must not be on the primary; one that holds none waits.
+func TestSessionModeFull(t *testing.T) {
+	full := func(r *rig) { r.target.WaitTimeout, r.limits.Size = 50*time.Millisecond, 1 }
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB, full)
+		a, b, c := r.client(), r.client(), r.client()
+		a.query("INSERT INTO t VALUES (1)")
+		b.query("SELECT 1")
+		for range 2 {
+			if got := a.runs(protocol, "SELECT 2"); !strings.Contains(got, "D(primary") {
+				t.Errorf("the holder of the primary's: %s", got)
+			}
+			equal(t, "why", a.query("SHOW pgweir.last_route"), "T D(primary primary · no_standby) C(SHOW) Z(I)")
+		}
+		if got := a.runs(protocol, "BEGIN READ ONLY") + a.runs(protocol, "SELECT 3") + a.runs(protocol, "COMMIT"); !strings.Contains(got, "D(primary") {
+			t.Errorf("in a transaction: %s", got)
+		}
+		if got := c.runs(protocol, "SELECT 4"); !strings.Contains(got, "E(ERROR 53300 pgweir)") {
+			t.Errorf("the holder of nothing: %s", got)
+		}
+		b.silent()
+		_ = b.Close()
+		await(t, "a standby's connection", func() bool { return strings.Contains(a.runs(protocol, "SELECT 5"), "D(standby-a") })
+	})
+	r := newRig(t, withoutB, full, withTarget(func(t *Target) { t.OnPrimary = router.ReadsNever }))
+	a, b := r.client(), r.client()
+	a.query("INSERT INTO t VALUES (1)")
+	b.query("SELECT 1")
+	equal(t, "never on the primary", a.query("SELECT 2"), "E(ERROR 53300 pgweir) Z(I)")
 }

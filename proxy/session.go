@@ -59,6 +59,7 @@ type session struct {
 	txDDL       bool // the open transaction changed the catalog
 	txOnly      bool // the open transaction has only read and runs on a standby
 	turn        bool // which of unnamedPair was made last
+	atOnce      bool // the next connection is not to be waited for
 	waited      bool // for the last connection that was opened or taken
 	inDuplex    bool // another goroutine reads the lease
 	draining    bool // the server is stopping

@@ -90,7 +90,7 @@ var reasonTable = [reasonCount]named{
 	ReasonPinned:       {"pinned", "The session is pinned to its connection to the primary."},
 	ReasonLearned:      {"learned", "A standby refused a statement of this shape before."},
 	ReasonNotFresh:     {"not_fresh", "No standby was fresh enough in time."},
-	ReasonNoStandby:    {"no_standby", "No standby may be read now."},
+	ReasonNoStandby:    {"no_standby", "No standby may be read now; or, with `pool_mode: session`, none has a connection to spare and the session holds the primary's."},
 	ReasonShare:        {"share", "reads_on_primary is share, and the primary was the least busy."},
 	ReasonRerun:        {"rerun", "Run again after a standby's refusal, conflict or death."},
 	ReasonNoPrimary:    {"no_primary", "There is no primary now."},

@@ -92,6 +92,12 @@ func (g *group) acquire(ctx context.Context, w *waiter) (again bool, err error) 
 			return false, got.err
 		}
 	}
+	if w.patience.AtOnce {
+		limit, size := g.full()
+		refusal := g.mu.refusal
+		g.mu.Unlock()
+		return false, &WaitError{Limit: limit, Size: size, Node: refusal, Err: ErrBusy}
+	}
 	g.enqueue(w, now)
 	g.mu.Unlock()
 	return false, g.await(ctx, w)

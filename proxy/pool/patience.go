@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"time"
@@ -19,7 +20,13 @@ type Patience struct {
 	// Cancel ends it at once, with Canceled.
 	Cancel   <-chan struct{}
 	Canceled error
+	// AtOnce is that it does not stand in line: it fails with ErrBusy where there is neither a connection for it nor room
+	// for one. Opening one takes its time.
+	AtOnce bool
 }
+
+// ErrBusy is in the *WaitError of a Get with Patience.AtOnce.
+var ErrBusy = errors.New("no connection is free")
 
 // context is a context that the patience ends as well, until stop is called; waiter.over says so.
 func (w *waiter) context(ctx context.Context) (_ context.Context, stop func()) {

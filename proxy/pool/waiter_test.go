@@ -292,3 +292,34 @@ func TestManyWhoseWaitsEnd(t *testing.T) {
 	}
 	t.Logf("%d were told, %d got one, %d gave up", told.Load(), taken.Load(), ended.Load())
 }
+
+// TestAtOnce: who does not stand in line hears at once that nothing is free, and that it would overtake; where there is room it gets
+// what others get.
+func TestAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPool(t, sized(1))
+		spec := specFor(t, "192.0.2.1:5432")
+		g := slotOf(t, p, spec)
+		hasty := clone(spec)
+		hasty.Patience = Patience{Limit: time.Hour, Over: errOver, AtOnce: true}
+		start := time.Now()
+		var full *WaitError
+		if _, err := p.Get(t.Context(), hasty); !errors.Is(err, ErrBusy) || !errors.As(err, &full) || full.Size != 1 {
+			t.Errorf("full: %v", err)
+		}
+		if took := time.Since(start); took > 0 || g.stat().Waiting > 0 {
+			t.Errorf("it waited for %v", took)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := p.Get(t.Context(), wait(spec, 0, time.Minute, nil)); !errors.Is(err, errOver) {
+				t.Errorf("who was there first: %v", err)
+			}
+		})
+		synctest.Wait()
+		if _, err := p.Get(t.Context(), hasty); !errors.Is(err, ErrBusy) {
+			t.Errorf("behind another: %v", err)
+		}
+		wg.Wait()
+	})
+}
