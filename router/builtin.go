@@ -76,6 +76,8 @@ func systemRelation(schema, name string) (RelInfo, bool) {
 	case builtinRead, builtinTime:
 	case builtinSequence:
 		r.Read, r.Reason = VerdictDoubtful, ReasonSequence
+	case builtinSetConfig: // pg_settings, whose rule turns an UPDATE into set_config
+		r.Read, r.Reason, r.WriteOpaque, r.WriteLasting = VerdictNode, ReasonNodeLocal, true, true
 	default:
 		r.Read, r.Reason = VerdictNode, ReasonNodeLocal
 	}

@@ -23,7 +23,7 @@ type goldenCase struct {
 
 // readGolden reads a golden file: texts of one or more lines, each with a line "=> verdict"
 // behind it. Lines that start with "# " between cases are comments, lines that start with "@"
-// set what the cases behind them run with: "@catalog none|shop", "@path a, b", "@temp on|off",
+// set what the cases behind them run with: "@catalog none|assume|shop|triggered" (shop with an event trigger), "@path a, b", "@temp on|off",
 // "@std on|off", "@unsafe on|off".
 func readGolden(t testing.TB, file string) []goldenCase {
 	t.Helper()
@@ -68,6 +68,9 @@ func goldenDirective(t testing.TB, env *Env, line string) {
 			env.Catalog = &Catalog{AssumeTables: true}
 		case "shop":
 			env.Catalog = shopCatalog()
+		case "triggered":
+			env.Catalog = shopCatalog()
+			env.Catalog.Generation, env.Catalog.OpaqueDDL = 2, true
 		default:
 			t.Fatalf("no catalog %q", value)
 		}
@@ -283,9 +286,10 @@ func shopCatalog() *Catalog {
 			{"app", "report"}:              {Kind: 'm', Persistence: 'p', Read: VerdictRead},
 			{"other", "hidden"}:            table,
 		},
-		VolatileOperators:  map[string]bool{"<#>": true},
-		VolatileTypes:      map[string]bool{"bad_domain": true},
-		AttributeFunctions: map[string]bool{"full_name": true},
+		VolatileOperators:  map[string]bool{"<#>": true, "<##>": true},
+		VolatileTypes:      map[string]bool{"bad_domain": true, "loud_domain": true},
+		AttributeFunctions: map[string]bool{"full_name": true, "loud_name": true},
+		OpaqueNames:        map[string]bool{"<##>": true, "loud_domain": true, "loud_name": true},
 		FixedSettings:      map[string]bool{"ext.fixed": true},
 	}
 }

@@ -427,6 +427,7 @@ func (p *parser) verb(lv *level) {
 func (p *parser) selectInto() {
 	p.write()
 	p.flag(FlagDDL)
+	p.leaves(p.opaqueDDL(), true)
 	p.advance()
 	for {
 		switch p.tok.kw {

@@ -12,11 +12,16 @@ func (p *parser) utility() bool {
 		p.flag(FlagNotifies)
 		p.write()
 		p.skipStatement()
-	case kwTruncate, kwVacuum, kwAnalyze, kwAnalyse, kwCluster, kwReindex, kwCheckpoint, kwComment, kwSecurity:
+	case kwTruncate:
 		p.write()
+		p.truncate()
+	case kwVacuum, kwAnalyze, kwAnalyse, kwCluster, kwReindex, kwCheckpoint, kwComment, kwSecurity:
+		p.write()
+		p.leaves(p.opaqueDDL(), true)
 		p.skipStatement()
 	case kwRefresh:
 		p.write()
+		p.leaves(p.opaqueDDL(), true)
 		p.refresh()
 	case kwLock:
 		p.lock()
@@ -39,6 +44,45 @@ func (p *parser) utility() bool {
 		return false
 	}
 	return true
+}
+
+// truncate looks at the triggers of what TRUNCATE empties.
+func (p *parser) truncate() {
+	p.advance()
+	p.accept(kwTable)
+	for !p.done() {
+		p.accept(kwOnly)
+		if !p.tok.word() {
+			break
+		}
+		c := p.chain()
+		p.target(&c)
+		if p.tok.kind == tokOp { // "*"
+			p.advance()
+		}
+		if p.tok.kind != tokComma {
+			break
+		}
+		p.advance()
+	}
+	for ; !p.done(); p.advance() {
+		if p.tok.kind == tokIdent && equalFold(p.text[p.tok.start:p.tok.end], "cascade") && p.anyOpaqueTarget() {
+			p.leaves(true, true) // what refers to it is emptied with it
+		}
+	}
+}
+
+// anyOpaqueTarget says whether there is a relation of which a write can leave state in the session.
+func (p *parser) anyOpaqueTarget() bool {
+	if p.env.Catalog == nil {
+		return true
+	}
+	for _, r := range p.env.Catalog.Relations {
+		if r.WriteOpaque {
+			return true
+		}
+	}
+	return false
 }
 
 // lock classifies LOCK TABLE: the weakest lock is one that a read-only transaction may take.
@@ -70,24 +114,27 @@ func (p *parser) callProcedure() {
 func (p *parser) do() {
 	p.primary(ReasonWrite, MarkWrite, certain)
 	p.advance()
-	opaque := false
+	left := bodyNothing
 	for !p.done() {
 		switch {
 		case p.tok.kw == kwLanguage:
 			p.advance()
 			if !p.tok.word() && !p.tok.str() || !p.plpgsql(&p.tok) {
-				opaque = true
+				left = bodyOpaque
 			}
 		case p.tok.str():
 			body, ok := p.constant(&p.tok)
-			if !ok || p.bodyOpaque(body) {
-				opaque = true
+			if !ok {
+				left = bodyOpaque
+				break
 			}
+			left = max(left, p.bodyLeaves(body))
 		}
 		p.advance()
 	}
-	if opaque {
-		p.leaves(true, true)
+	p.leaves(left != bodyNothing, true)
+	if left == bodyUnknown {
+		p.flag(FlagUnknownName)
 	}
 	p.flag(FlagNextval)
 }
@@ -99,55 +146,6 @@ func (p *parser) plpgsql(t *token) bool {
 	}
 	name, ok := p.constant(t)
 	return ok && equalFold([]byte(name), "plpgsql")
-}
-
-// bodyOpaque reports whether a PL/pgSQL body can leave state in the session: by a word that
-// does so, or by calling a function that does or that is not known.
-func (p *parser) bodyOpaque(body string) bool {
-	q := &parser{scan: scanner{src: []byte(body), std: p.std}, text: []byte(body), std: p.std, env: p.env, body: true}
-	q.load(&q.tok)
-	q.load(&q.peek)
-	for q.tok.kind != tokEOF {
-		if q.tok.kind == tokError {
-			return true
-		}
-		if q.tok.kind == tokIdent && q.prev.kind != tokDot && q.stateWord() {
-			return true
-		}
-		if !q.tok.word() {
-			q.advance()
-			continue
-		}
-		c := q.chain()
-		if q.tok.kind == tokLParen && !(c.bare && hardWord(c.last())) {
-			q.function(&c)
-		}
-		for i := range c.n - 1 {
-			if isTemp(c.parts[i]) {
-				return true
-			}
-		}
-	}
-	return q.unit.Flags&FlagOpaque != 0
-}
-
-// stateWord reports whether the word at hand starts something that stays in the session.
-func (p *parser) stateWord() bool {
-	switch p.tok.kw {
-	case kwExecute, kwListen, kwUnlisten, kwLoad, kwTemp, kwTemporary, kwPrepare, kwDeallocate, kwDiscard, kwReset, kwHold:
-		return true
-	case kwSet:
-		switch p.prev.kind {
-		case tokSemi, tokEOF:
-			return true
-		}
-		switch p.prev.kw {
-		case kwBegin, kwThen, kwElse, kwLoop:
-			return true
-		}
-		return p.peek.kw == kwLocal || p.peek.kw == kwSession || p.peek.kw == kwRole
-	}
-	return false
 }
 
 // listen classifies LISTEN.
@@ -184,9 +182,7 @@ func (p *parser) refresh() {
 func (p *parser) ddl() {
 	p.write()
 	p.flag(FlagDDL)
-	if cat := p.env.Catalog; cat != nil && cat.OpaqueDDL {
-		p.leaves(true, true)
-	}
+	p.leaves(p.opaqueDDL(), true)
 	depth := 0
 	for !p.done() || p.tok.kind == tokSemi && depth > 0 { // CREATE RULE … DO (a; b)
 		switch p.tok.kind {
@@ -260,6 +256,7 @@ func (p *parser) createRelation(runs bool) {
 	c := p.chain()
 	p.newRelation(&c)
 	if runs {
+		p.leaves(p.opaqueDDL(), true)
 		p.tableAs()
 		return
 	}
@@ -317,9 +314,7 @@ func (p *parser) createRoutine() {
 			p.pin(PinTemp)
 		}
 	}
-	if cat := p.env.Catalog; cat != nil && cat.OpaqueDDL {
-		p.leaves(true, true)
-	}
+	p.leaves(p.opaqueDDL(), true)
 	depth := 0
 	for p.tok.kind != tokEOF && p.tok.kind != tokError {
 		if depth == 0 && p.tok.kind == tokSemi {
