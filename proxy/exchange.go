@@ -363,9 +363,9 @@ func (s *session) leaves(u *router.Unit, l *lease) {
 	}
 }
 
-// ranNothing says whether a unit failed because a name that the catalog view does not know is not there either.
+// ranNothing says whether a unit failed because a name in its text that the catalog view does not know is not there either.
 func (r *relay) ranNothing(u *router.Unit) bool {
-	return u.Flags&router.FlagUnknownName != 0 && (string(r.code[:]) == codeUndefinedTable || string(r.code[:]) == codeUndefinedFunction)
+	return u.Flags&router.FlagUnknownName != 0 && u.Statements == 1 && r.pointed && (string(r.code[:]) == codeUndefinedTable || string(r.code[:]) == codeUndefinedFunction)
 }
 
 // settleTx takes over the transaction status, the effects and the pins of a chunk.

@@ -65,6 +65,36 @@ func TestOpaqueResetFailed(t *testing.T) {
 	}
 }
 
+// TestUnknownFailed: a text that only names what is not there leaves nothing. A function that nobody knows yet may have
+// taken a lock before it failed for the same reason, and what stands in front in the same string, too.
+func TestUnknownFailed(t *testing.T) {
+	for name, c := range map[string]struct {
+		text  string
+		more  []string // fields of the error
+		clean bool
+	}{
+		"in the text":     {text: "SELECT nowhere()", more: []string{"P8"}, clean: true},
+		"in the function": {text: "SELECT nowhere()", more: []string{"p3", "qSELECT FROM gone", "WPL/pgSQL function nowhere()"}},
+		"behind another":  {text: "SELECT hidden(); SELECT nowhere()", more: []string{"P26"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, alone, pooled(1))
+			r.p().on("SELECT nowhere()", func(b *backendPG) error {
+				b.failed = true
+				b.say(pgtest.Error("ERROR", "42P01", `relation "gone" does not exist`, c.more...))
+				return b.flush()
+			})
+			a, b := r.client(), r.client()
+			if got := a.query(c.text); !strings.HasSuffix(got, "E(ERROR 42P01) Z(I)") {
+				t.Fatal(got)
+			}
+			before := r.p().last()
+			equal(t, "b", b.query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(I)")
+			equal(t, "b has the connection as it is", r.p().last() == before && !strings.Contains(r.p().got(), "DISCARD ALL"), c.clean)
+		})
+	}
+}
+
 // TestOpaqueResetSettings: what the session has set itself, and what it has prepared, is there on its next connection.
 func TestOpaqueResetSettings(t *testing.T) {
 	r := newRig(t, alone, resetting(1))

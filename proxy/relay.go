@@ -67,6 +67,7 @@ type relay struct {
 	status     txBlock
 	failed     bool // an ErrorResponse was among the client's answers
 	code       [5]byte
+	pointed    bool       // … which points into the client's text
 	fatal      []byte     // body of the node's FATAL
 	instead    []byte     // what the client gets in place of the message that was just taken
 	refusal    []byte     // body of the error that something of ours was answered with
@@ -536,6 +537,7 @@ func (r *relay) error(body []byte) (keep bool, err error) {
 	}
 	if !r.failed {
 		copy(r.code[:], v.Code)
+		r.pointed = v.Position != nil
 	}
 	if e.swallow {
 		r.refusal = append([]byte(nil), body...)
