@@ -338,7 +338,8 @@ func (s *session) answerDeferred(c *chunk, u *router.Unit) (bool, error) {
 
 // beginNow sends a deferred BEGIN that has waited long enough to the primary.
 func (s *session) beginNow() error {
-	s.chunk = chunk{items: s.chunk.items[:0], end: endQuery}
+	c := &s.wake().chunk
+	*c = chunk{items: c.items[:0], end: endQuery}
 	began := health.Clock()
 	var try attempt
 	for {

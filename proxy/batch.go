@@ -92,7 +92,12 @@ func (s *session) collect(inBatch bool) error {
 
 // collectMeasured begins a new chunk and finds how far it goes; parse is to follow.
 func (s *session) collectMeasured(inBatch bool) error {
-	c := &s.chunk
+	for len(s.client.Buffered()) == 0 && s.work == nil {
+		if err := s.fillClient(); err != nil {
+			return err
+		}
+	}
+	c := &s.wake().chunk
 	*c = chunk{items: c.items[:0]}
 	return s.measure(c, inBatch)
 }

@@ -103,7 +103,7 @@ func (d *duplex) over() bool {
 // send is the client's direction: the rest of the first chunk, copy data while the node asks for it,
 // further chunks until the batch ends. nil: all was sent, the relay ends by itself.
 func (d *duplex) send(first []byte) error {
-	s, r := d.s, d.s.relay
+	s, r := d.s, &d.s.relay
 	if len(first) > 0 {
 		if err := d.l.conn.Link.Write(first); err != nil {
 			return err
@@ -182,7 +182,7 @@ func (d *duplex) fill() error {
 
 // copyIn forwards copy data until the client ends it or the node has given up.
 func (d *duplex) copyIn() error {
-	s, r := d.s, d.s.relay
+	s, r := d.s, &d.s.relay
 	for {
 		b := s.client.Buffered()
 		n, last, err := copyRun(b)
@@ -261,7 +261,7 @@ func copyRun(b []byte) (n int, last byte, err error) {
 
 // next collects and sends one more chunk of the batch. Its relay goes on meanwhile.
 func (d *duplex) next() error {
-	s, r := d.s, d.s.relay
+	s, r := d.s, &d.s.relay
 	for len(s.client.Buffered()) == 0 {
 		if err := d.fill(); err != nil || d.over() {
 			return err

@@ -483,8 +483,8 @@ func (s *session) prepareLease(l *lease, c *chunk) error {
 // changes of parameters and notifications. Like any simple query it drops the unnamed statement.
 func (s *session) command(l *lease, sql string) error {
 	l.unnamed = 0
-	s.scratch = pgwire.AppendQuery(s.scratch[:0], sql)
 	r := s.relaying()
+	s.scratch = pgwire.AppendQuery(s.scratch[:0], sql)
 	r.reset(s, l)
 	r.push(expectation{typ: pgwire.MsgQuery, swallow: true})
 	if err := s.asks(l, s.scratch); err != nil {

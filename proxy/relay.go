@@ -85,36 +85,6 @@ type relay struct {
 	events     chan struct{}   // duplex: the node asks for copy data
 }
 
-// relays are those that no session uses: a client that runs nothing needs none.
-var relays = sync.Pool{New: func() any { return new(relay) }}
-
-// keptQueue is how many expectations an unused relay has room for at most.
-const keptQueue = 64
-
-// relaying is the session's relay, its own from the first use until rest.
-func (s *session) relaying() *relay {
-	if s.relay == nil {
-		s.relay = relays.Get().(*relay)
-	}
-	return s.relay
-}
-
-// rest gives the relay back between transactions and batches.
-func (s *session) rest() {
-	if s.relay == nil || s.st.tx != txIdle || s.batch != nil || s.skipping || s.relay.skipping {
-		return
-	}
-	queue, effects := s.relay.queue[:0], s.relay.effects[:0]
-	if cap(queue) > keptQueue {
-		queue = nil
-	}
-	clear(queue[:cap(queue)]) // statements of this session
-	clear(effects[:cap(effects)])
-	*s.relay = relay{queue: queue, effects: effects}
-	relays.Put(s.relay)
-	s.relay = nil
-}
-
 // reset prepares for the answers of lease l.
 func (r *relay) reset(s *session, l *lease) {
 	queue, effects, events := r.queue[:0], r.effects[:0], r.events

@@ -69,19 +69,13 @@ type session struct {
 
 	own ownSettings // pgweir.*
 
-	ahead                  prelude // what goes in front of the chunk
-	supplied               bool    // the lease was given the client's statements ahead of the chunk, as far as it takes them
-	careful                bool    // settings were refused that went ahead: they are waited for the next time
-	chunk                  chunk
-	relay                  *relay // nil while nothing runs: see relaying
-	scratch                []byte
-	plan                   []planned     // what the lease has, as of all that was sent in this batch
-	sent                   []definition  // what the client has defined in this batch
+	*work                                // nil while nothing runs: see wake
+	supplied               bool          // the lease was given the client's statements ahead of the chunk, as far as it takes them
+	careful                bool          // settings were refused that went ahead: they are waited for the next time
 	serial                 uint64        // of this session, never used again
 	unnamedPair            *[2]statement // nil until there was one
 	unnamed                *statement
 	named                  map[string]*statement
-	pending                []definition // what the node has completed and settle makes the session's
 	portals                map[string]*router.Unit
 	portal                 *router.Unit      // the unnamed one
 	catalog                *catalog.Database // nil until it was read once
@@ -127,6 +121,7 @@ var errTerminate = errors.New("client said Terminate")
 // reason, never nil.
 func (s *session) run() error {
 	s.release() // what the login needed
+	s.rest()
 	s.timing.word.Store(uint64(health.Clock())&clockMask | doesIdle)
 	for {
 		err := s.collect(s.batch != nil || s.skipping)
@@ -168,9 +163,6 @@ func (s *session) run() error {
 func (s *session) shed() {
 	if s.batch != nil {
 		return
-	}
-	if cap(s.scratch) > 2*maxChunk {
-		s.scratch = nil
 	}
 	if s.unnamedPair == nil {
 		return

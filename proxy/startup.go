@@ -443,6 +443,7 @@ func (s *session) startupOptions(options string) (kept string, err error) {
 
 // begin finds what a login on the primary starts with and tells the client that it is in.
 func (s *session) begin(st *pgwire.Startup) error {
+	s.wake()
 	// Without a view the session works all the same: whatever names anything goes to the primary.
 	view, err := s.cluster.Catalog.Load(s.ctx, s.target.Database)
 	if err != nil && s.ctx.Err() != nil {
