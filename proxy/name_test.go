@@ -165,7 +165,7 @@ func nameScripts() [][]string {
 		{"BEGIN", "SET application_name TO 'x'", "ROLLBACK", "BEGIN", "RESET application_name", "SET application_name TO 'x'", "COMMIT", "RESET ALL"},
 		{"BEGIN", "RESET application_name", "ROLLBACK", "SET application_name TO ''", "BEGIN", "RESET ALL", "SELECT 1/0", "ROLLBACK"},
 		{"SET application_name TO ''", "BEGIN; RESET application_name; ROLLBACK", "BEGIN; RESET application_name", "COMMIT", "SELECT 1"},
-		{"BEGIN; RESET application_name", "SET application_name TO ''", "COMMIT", "RESET ALL", "SET datestyle TO 'German'; SET application_name TO 'z'", "RESET ALL"},
+		{"BEGIN; RESET application_name", "SET application_name TO ''", "COMMIT", "RESET ALL", "SET datestyle TO 'German, DMY'; SET application_name TO 'z'", "RESET ALL"},
 	}
 }
 
@@ -174,7 +174,7 @@ func nameScripts() [][]string {
 func TestNamesReset(t *testing.T) {
 	words := []string{
 		"SET application_name TO 'x'", "SET application_name TO ''", "SET application_name TO 'app'", "RESET application_name", "RESET ALL", "DISCARD ALL",
-		"BEGIN", "COMMIT", "ROLLBACK", "SELECT 1/0", "SELECT 1", "INSERT INTO t VALUES (1)", "SET application_name TO DEFAULT", "SET datestyle TO 'German'",
+		"BEGIN", "COMMIT", "ROLLBACK", "SELECT 1/0", "SELECT 1", "INSERT INTO t VALUES (1)", "SET application_name TO DEFAULT", "SET datestyle TO 'German, DMY'",
 		"BEGIN; RESET application_name", "RESET ALL; SET application_name TO ''", "RESET ALL; SELECT 1/0", "BEGIN; SET application_name TO 'y'; ROLLBACK",
 		"SET application_name TO ''; RESET application_name", "BEGIN; RESET ALL; COMMIT; SELECT 1/0",
 	}
@@ -275,7 +275,7 @@ func TestNamesWhence(t *testing.T) {
 		must(t, err)
 		conn, err := l.Accept()
 		must(t, err)
-		s := &session{client: pgwire.NewLink(conn)}
+		s := &session{client: pgwire.NewLink(conn), target: new(Target)}
 		s.target.AddHost = AddHostOnly
 		got := s.whence()
 		s.target.AddHost = AddHostPort
