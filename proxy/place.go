@@ -325,7 +325,7 @@ func (s *session) optimistic(m router.TxMode) bool {
 
 // view is what the router needs to know of the session.
 func (s *session) view(try *attempt) router.View {
-	t := &s.target
+	t := s.target
 	level := t.Consistency
 	if s.own.consistencySet {
 		level = s.own.consistency

@@ -512,3 +512,11 @@ func TestSessionModeFull(t *testing.T) {
 	b.query("SELECT 1")
 	equal(t, "never on the primary", a.query("SELECT 2"), "E(ERROR 53300 pgweir) Z(I)")
 }
+
+// TestKeysAreShared: the keys of a user are there once.
+func TestKeysAreShared(t *testing.T) {
+	r := newRig(t, withoutB)
+	a, b, other := r.client(), r.client(), r.connect(pgtest.ClientConfig{User: "bob"})
+	equal(t, "of one user", r.session(a).keys == r.session(b).keys, true)
+	equal(t, "of two", r.session(a).keys == r.session(other).keys, false)
+}

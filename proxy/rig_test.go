@@ -193,13 +193,14 @@ func newRig(t testing.TB, options ...rigOption) *rig {
 		BeginDefer: time.Hour, HoldTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, CancelTimeout: 10 * time.Second,
 	}
 	r.cfg = DefaultConfig()
-	r.cfg.Resolve = func(_ int, database, _ string) (Target, error) {
+	r.cfg.Resolve = func(_ int, database, _ string) (*Target, error) {
 		if database == "nowhere" {
-			return Target{}, fmt.Errorf("database %q does not exist", database)
+			return new(Target), fmt.Errorf("database %q does not exist", database)
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.target, nil
+		target := r.target
+		return &target, nil
 	}
 	r.cfg.ClientTLS = noTLS
 	r.cfg.Process, r.cfg.LoginTimeout = 7, 20*time.Second

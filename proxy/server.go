@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"pgweir/health"
 	"pgweir/internal/auth"
@@ -22,8 +23,8 @@ import (
 // Config is what a Server is built from.
 type Config struct {
 	// Resolve says what a client gets that came in by a listener (its index) and asks for a
-	// database as a user. Its error is the message of a 3D000.
-	Resolve func(listener int, database, user string) (Target, error)
+	// database as a user. Sessions share it, so nobody writes to it. Its error is the message of a 3D000.
+	Resolve func(listener int, database, user string) (*Target, error)
 	// ClientTLS is the TLS configuration of a listener, nil where it speaks none; required says
 	// that plaintext is refused. It is asked for every connection.
 	ClientTLS func(listener int) (conf *tls.Config, required bool)
@@ -93,6 +94,7 @@ type Cluster struct {
 	mu      struct {
 		sync.Mutex
 		marks map[string]*Marks
+		keys  map[string]weak.Pointer[auth.Keys] // of users
 	}
 }
 
@@ -112,7 +114,7 @@ type Monitor interface {
 // NewCluster joins the parts of a cluster; its counters are in m.
 func NewCluster(name string, mon Monitor, cat *catalog.Manager, users auth.Source, nodeTLS pool.TLS, m *Metrics) *Cluster {
 	c := &Cluster{Name: name, Monitor: mon, Catalog: cat, Auth: users, NodeTLS: nodeTLS, metrics: m.cluster(name)}
-	c.mu.marks = make(map[string]*Marks)
+	c.mu.marks, c.mu.keys = make(map[string]*Marks), make(map[string]weak.Pointer[auth.Keys])
 	return c
 }
 
@@ -132,6 +134,17 @@ func (c *Cluster) MarksOf(database string) *Marks {
 		c.mu.marks[database] = m
 	}
 	return m
+}
+
+// sharedKeys is the one copy of the keys that a user's sessions have in common, as long as one of them is there.
+func (c *Cluster) sharedKeys(user string, keys *auth.Keys) *auth.Keys {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.mu.keys[user].Value(); known != nil && known.Equal(*keys) {
+		return known
+	}
+	c.mu.keys[user] = weak.Make(keys)
+	return keys
 }
 
 // Marks is what the sessions of one database know together.

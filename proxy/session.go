@@ -22,11 +22,11 @@ type session struct {
 	ctx     context.Context // the connection's own: it carries the cause of the end to whoever waits on the session's behalf
 	cancel  context.CancelCauseFunc
 	cluster *Cluster
-	target  Target
+	target  *Target
 	// listener is the index of the one that it came in by.
 	listener int
 	user     string
-	keys     auth.Keys
+	keys     *auth.Keys // what logs it in to nodes
 
 	startupParams []pgwire.Param // what every node login of this session starts with
 	startupKey    string

@@ -339,9 +339,10 @@ const (
 )
 
 // newSession makes the session of an authenticated client.
-func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target Target, keys auth.Keys) (*session, error) {
+func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target *Target, keys auth.Keys) (*session, error) {
 	s := &session{
-		srv: srv, client: a.link, ctx: a.ctx, cancel: a.cancel, cluster: target.Cluster, target: target, user: st.User, keys: keys,
+		srv: srv, client: a.link, ctx: a.ctx, cancel: a.cancel, cluster: target.Cluster, target: target, user: st.User,
+		keys:     target.Cluster.sharedKeys(st.User, &keys),
 		listener: a.listener, base: emptyBase, canceled: make(chan struct{}, 1), serial: srv.statements.next(),
 	}
 	s.st = newState(s.loginMark())

@@ -486,7 +486,7 @@ func TestTimesRefresh(t *testing.T) {
 	var gone atomic.Bool // the database is not in the configuration any more
 	r := newRig(t, alone, pooled(1), limited(Times{Idle: time.Hour}), withConfig(func(c *Config) {
 		resolve := c.Resolve
-		c.Resolve = func(listener int, database, user string) (Target, error) {
+		c.Resolve = func(listener int, database, user string) (*Target, error) {
 			target, err := resolve(listener, database, user)
 			if user == "bob" {
 				target.Times = Times{}
@@ -520,7 +520,7 @@ func TestReloadWhileLoggingIn(t *testing.T) {
 	var once sync.Once
 	r := newRig(t, alone, pooled(1), withConfig(func(c *Config) {
 		resolve := c.Resolve
-		c.Resolve = func(listener int, database, user string) (Target, error) {
+		c.Resolve = func(listener int, database, user string) (*Target, error) {
 			target, err := resolve(listener, database, user)
 			once.Do(func() {
 				close(looked)

@@ -25,7 +25,9 @@ func (s *session) tunnel(st *pgwire.Startup) error {
 		s.startsWith(pgwire.Param{Name: nameSetting, Value: s.name.name}) // synchronous_standby_names may speak of it
 	}
 	if st.Replication == pgwire.ReplicationPhysical {
-		s.target.Database = ""
+		none := *s.target
+		none.Database = ""
+		s.target = &none
 	}
 	var try attempt
 	var l *lease

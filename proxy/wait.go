@@ -27,7 +27,7 @@ func (s *session) waitFor(ctx context.Context, node *health.Node) (*pool.Conn, e
 			Cluster: s.cluster.Name, Node: node.ID, Entry: s.target.Entry, Database: s.target.Database, User: s.user, Startup: s.startupKey,
 		},
 		Target: pool.Target{Addr: node.Addr, Host: node.Host, TLS: s.cluster.NodeTLS}, NodeName: node.Name,
-		Keys: s.keys, Params: s.startupParams, OpenedMark: s.cluster.Monitor.Fence().Mark, Ranker: s,
+		Keys: *s.keys, Params: s.startupParams, OpenedMark: s.cluster.Monitor.Fence().Mark, Ranker: s,
 		Patience: pool.Patience{
 			Limit: limit, Over: why, Notify: s.target.WaitNotify, Notice: s.tellWait, Cancel: s.canceled, Canceled: errWaitCanceled,
 			AtOnce: s.atOnce,

@@ -100,6 +100,7 @@ type server struct {
 	levers   chan lever // from the console to obey
 	admin    *admin.Server
 	ready    atomic.Bool
+	targets  targets
 	addrs    atomic.Pointer[[]net.Addr] // where it listens, once it does
 }
 
@@ -237,35 +238,6 @@ func (s *server) limits(cluster, entry, user string) pool.Limits {
 		l.Min = 0
 	}
 	return l
-}
-
-// clientCheck is how often it is looked whether the clients of running statements are still there.
-const clientCheck = time.Second
-
-// resolve is proxy.Config.Resolve.
-func (s *server) resolve(listener int, database, user string) (proxy.Target, error) {
-	cfg := s.config.Load()
-	set, err := cfg.Settings(listener, database, user)
-	if err != nil {
-		// Whoever asks for a database that is not there is asked for his password all the same.
-		return proxy.Target{Cluster: s.clusters[0].cluster}, err
-	}
-	m := s.member(set.Cluster.Name)
-	t := proxy.Target{
-		Cluster: m.cluster, Entry: database, Database: set.DBName, Marks: m.cluster.MarksOf(set.DBName),
-		Route: set.Route, Consistency: set.Consistency, ReadFrom: set.ReadFrom, OnPrimary: set.ReadsOnPrimary,
-		Pooled: set.PoolMode == "transaction", RealPID: set.PoolMode == "session" && set.BackendPID == "real", Zone: set.PreferZone, Offload: set.Offload, FreshnessWait: set.WaitAt,
-		MaxLagBytes: set.Cluster.MaxLag.Bytes, MaxLagTime: set.Cluster.MaxLag.Time,
-		ResetOpaque: set.Cluster.Routing.Opaque == "reset",
-		Optimistic:  set.Transactions == "optimistic", BeginDefer: cfg.BeginDefer, HoldTimeout: cfg.Hold.Timeout, ConnectTimeout: cfg.Pool.ConnectTimeout,
-		WaitTimeout: set.WaitTimeout, WaitNotify: set.WaitNotify, CancelTimeout: cfg.Pool.CancelTimeout, AddHost: set.AddHost,
-		Times: set.Times,
-	}
-	t.Times.Check = clientCheck
-	if set.ListenerRoute != nil {
-		t.ListenerRoute = *set.ListenerRoute
-	}
-	return t, nil
 }
 
 // member is the running cluster of that name.
