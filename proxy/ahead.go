@@ -34,7 +34,8 @@ func (s *session) travels(c *chunk, l *lease) bool {
 	}
 	from, to := l.set, s.st.set
 	for _, set := range []*settings{from, to} {
-		for _, name := range set.names {
+		for i := range set.pairs {
+			name := set.pairs[i].name
 			if a, had := from.get(name); slices.Contains(travelling, name) {
 				continue
 			} else if b, ok := to.get(name); had != ok || a != b {
@@ -132,15 +133,4 @@ func (s *session) closeUnsure(l *lease) {
 // boundTo says whether the session would lose something with a lease that is between transactions.
 func (s *session) boundTo(l *lease) bool {
 	return l == s.leases[slotPrimary] && (s.st.held() != router.PinNone || len(s.doubts) > 0)
-}
-
-// anySettings returns a set with the names of both, of which no value is known.
-func anySettings(a, b *settings) *settings {
-	to := noSettings
-	for _, set := range []*settings{a, b} {
-		for _, name := range set.names {
-			to = to.with(name, anyValue)
-		}
-	}
-	return to
 }

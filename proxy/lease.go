@@ -24,7 +24,7 @@ type lease struct {
 	tick       uint64             // grows with each chunk: what of named was used last
 	unnamed    uint64             // version of the unnamed statement, 0 when there is none, or unknownStatement
 	shared     bool               // statements have names of ours, and stay for the session that comes next
-	custom     string             // settings.custom of all that has been set on it: those names never go away
+	custom     nameSet            // of all that has been set on it: those names never go away
 	owned      int                // statements that have a client's own name although it is shared
 	spoiled    bool               // something may be left on it that nothing removes
 	opaque     bool               // what may be left on it is lost when the session gives it back
@@ -259,13 +259,13 @@ func (s *session) Rank(conn *pool.Conn) int {
 		return pool.Unfit
 	case l == nil:
 		return pool.Fit
-	case l.custom != "" && l.custom != s.st.set.custom:
+	case l.custom.count > 0 && l.custom != s.st.set.custom:
 		return pool.Unfit
 	case l.sequences == s.serial:
 		return pool.Best
 	case l.sequences != 0, l.spoke != 0 && l.spokeBy != s.serial && health.Clock()-l.spoke < speakers:
 		return pool.Reluctant
-	case l.set.key == s.st.set.key:
+	case l.set.same(s.st.set):
 		return pool.Good
 	}
 	return pool.Fit
@@ -320,12 +320,12 @@ func (s *session) release() {
 // releaseOne gives back a lease of transaction pooling that is between transactions, or closes what nobody else may get.
 func (s *session) releaseOne(l *lease) {
 	l.conn.Dirty = l.conn.Dirty || l.owned > 0
-	if s.st.set.custom != "" {
+	if s.st.set.custom.count > 0 {
 		l.custom = s.st.set.custom
 	}
 	opaque := l.opaque
 	// DISCARD ALL leaves the names of custom settings behind.
-	kept := !l.spoiled && !l.unsure && !(l.conn.Dirty && l.custom != "")
+	kept := !l.spoiled && !l.unsure && !(l.conn.Dirty && l.custom.count > 0)
 	if kept {
 		s.giveBack(l)
 	} else {
@@ -369,7 +369,8 @@ func (s *session) forgotten(kept bool) {
 		s.tells(p.Name, p.Value)
 		out = pgwire.AppendParameterStatus(out, p.Name, p.Value)
 	}
-	if name, ok := s.st.start.get(nameSetting); ok && s.st.set.values[nameSetting] == name && s.tells(nameSetting, s.nameShown) {
+	now, _ := s.st.set.get(nameSetting)
+	if name, ok := s.st.start.get(nameSetting); ok && now == name && s.tells(nameSetting, s.nameShown) {
 		out = pgwire.AppendParameterStatus(out, nameSetting, s.nameShown)
 	}
 	if len(out) > 0 {
@@ -379,7 +380,8 @@ func (s *session) forgotten(kept bool) {
 
 // sets says whether a parameter follows from what the session has set itself.
 func (s *session) sets(param string) bool {
-	for _, name := range s.st.set.names {
+	for i := range s.st.set.pairs {
+		name := s.st.set.pairs[i].name
 		if strings.EqualFold(name, param) || isIdentity(name) && (param == "is_superuser" || isIdentity(param)) {
 			return true
 		}
@@ -462,7 +464,7 @@ func (s *session) prepareLease(l *lease, c *chunk) error {
 		}
 		l.sequences = 0
 	}
-	if l.set == s.st.set || l.set.key == s.st.set.key || s.st.tx != txIdle && s.deferred.text == "" {
+	if l.set.same(s.st.set) || s.st.tx != txIdle && s.deferred.text == "" {
 		return nil
 	}
 	sql := difference(l.set, s.st.set)
@@ -503,13 +505,13 @@ func (s *session) command(l *lease, sql string) error {
 // authorisation are reset first and set last, since they decide what else may be set.
 func difference(from, to *settings) string {
 	var others []string
-	for _, name := range from.names {
-		if _, ok := to.get(name); !ok && !isIdentity(name) {
-			others = append(others, "RESET "+settingName(name))
+	for _, p := range from.ordered() {
+		if _, ok := to.get(p.name); !ok && !isIdentity(p.name) {
+			others = append(others, "RESET "+settingName(p.name))
 		}
 	}
-	for _, name := range to.names {
-		value, _ := to.get(name)
+	for _, p := range to.ordered() {
+		name, value := p.name, p.value
 		if old, ok := from.get(name); !isIdentity(name) && !(ok && old == value) {
 			if ok && name == "datestyle" {
 				others = append(others, "RESET "+settingName(name)) // a value may be one half of the setting

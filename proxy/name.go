@@ -258,7 +258,7 @@ func (s *session) reportedNow() []byte {
 // what the client is to be told then, in the place where a node would: in front of the other parameters.
 func (r *relay) renamed(effects []router.Effect) (back bool, told []byte) {
 	s := r.s
-	if len(s.st.start.names) == 0 {
+	if len(s.st.start.pairs) == 0 {
 		return false, nil
 	}
 	back = s.st.lacksBehind(nameSetting, effects, r.failed || s.batchFailed)

@@ -9,145 +9,6 @@ import (
 	"pgweir/router"
 )
 
-// settings is the set of configuration parameters a session has changed, as the client's own
-// text. It is immutable, so two leases that carry the same settings share one pointer.
-type settings struct {
-	names  []string // in the order of their first SET: they are replayed in it
-	values map[string]string
-	key    string // the same for the same settings, made in the same order
-	plans  string // … as far as what a text means may depend on them
-	custom string // the names of the custom settings, sorted
-}
-
-// sealed fills in the keys of a new set.
-func (s *settings) sealed() *settings {
-	var key, plans []byte
-	var customs []string
-	for _, name := range s.names {
-		pair := append(append(append([]byte(name), 0), s.values[name]...), 0)
-		key = append(key, pair...)
-		switch {
-		case custom(name):
-			customs = append(customs, name)
-		case !unplanned[name]:
-			plans = append(plans, pair...)
-		}
-	}
-	slices.Sort(customs)
-	s.key, s.plans, s.custom = string(key), string(plans), strings.Join(customs, "\x00")
-	return s
-}
-
-// unplanned are settings that no parsed statement depends on.
-var unplanned = map[string]bool{
-	"application_name": true, "client_min_messages": true, "statement_timeout": true, "lock_timeout": true,
-	"idle_in_transaction_session_timeout": true, "idle_session_timeout": true, "synchronous_commit": true,
-	"transaction_isolation": true, "transaction_read_only": true, "transaction_deferrable": true,
-	"default_transaction_isolation": true, "default_transaction_read_only": true, "default_transaction_deferrable": true,
-}
-
-// byFunction marks a value that set_config made: it is a literal, and only set_config makes the
-// same again, since SET would quote the elements of a list.
-const byFunction = "\x00"
-
-// wasReset is the value of a custom setting ("a.b") that was reset: it is not gone, as it was before its
-// first SET, but empty.
-const wasReset = "\x01"
-
-// atDefault is the value of a setting that the session started with, where a RESET of the client's has brought the node to the
-// node's own default instead.
-const atDefault = "\x02"
-
-// anyValue is the value of a setting of which nobody knows what it is on a node.
-const anyValue = "\x03"
-
-// custom says whether a setting is one that SET makes.
-func custom(name string) bool { return strings.Contains(name, ".") }
-
-// reset returns the set after RESET of a name.
-func (s *settings) reset(name string) *settings {
-	if custom(name) {
-		return s.with(name, wasReset)
-	}
-	return s.without(name)
-}
-
-// customOnly returns the set in which only the custom settings are left, reset.
-func (s *settings) customOnly() *settings {
-	to := noSettings
-	for _, name := range s.names {
-		if custom(name) {
-			to = to.with(name, wasReset)
-		}
-	}
-	return to
-}
-
-// after returns the set s that a rollback goes back to: custom settings that undone made are not gone, but empty.
-func (s *settings) after(undone *settings) *settings {
-	to := s
-	for _, name := range undone.names {
-		if _, ok := to.get(name); !ok && custom(name) {
-			to = to.with(name, wasReset)
-		}
-	}
-	return to
-}
-
-// noSettings is where every session starts.
-var noSettings = &settings{}
-
-// with returns the set in which name has value.
-func (s *settings) with(name, value string) *settings {
-	if v, ok := s.values[name]; ok && v == value {
-		return s
-	}
-	n := &settings{names: slices.Clone(s.names), values: make(map[string]string, len(s.values)+1)}
-	for k, v := range s.values {
-		n.values[k] = v
-	}
-	if _, ok := n.values[name]; !ok {
-		n.names = append(n.names, name)
-	}
-	n.values[name] = value
-	return n.sealed()
-}
-
-// without returns the set in which name is back at its session default.
-func (s *settings) without(name string) *settings {
-	if _, ok := s.values[name]; !ok {
-		return s
-	}
-	n := &settings{values: make(map[string]string, len(s.values))}
-	for _, k := range s.names {
-		if k != name {
-			n.names = append(n.names, k)
-			n.values[k] = s.values[k]
-		}
-	}
-	return n.sealed()
-}
-
-// get is the client's own text for name, "" and false when the session has not changed it.
-func (s *settings) get(name string) (string, bool) {
-	v, ok := s.values[name]
-	return v, ok
-}
-
-// lacks says whether the node is at its own default of a setting, where the session is at the one it started with.
-func (s *settings) lacks(name string) bool { return s.values[name] == atDefault }
-
-// onNode returns the set as a node has it.
-func (s *settings) onNode() *settings {
-	to := s
-	for _, name := range s.names {
-		if s.lacks(name) {
-			to = to.without(name)
-		}
-	}
-	return to
-}
-
 // level is what a transaction or a savepoint goes back to when it is rolled back.
 type level struct {
 	savepoint string // "" for the transaction itself
@@ -211,8 +72,8 @@ func (s *state) reset(from *settings, name string) *settings {
 
 // started returns a set behind which only what the session started with is left, as RESET of each leaves it on a node.
 func (s *state) started(from *settings) *settings {
-	for _, name := range s.start.names {
-		from = from.with(name, atDefault)
+	for i := range s.start.pairs {
+		from = from.with(s.start.pairs[i].name, atDefault)
 	}
 	return from
 }
@@ -220,13 +81,13 @@ func (s *state) started(from *settings) *settings {
 // resume puts what the session started with back in force, where the node is at its own default: the lease is brought up to it
 // before the client's next statement.
 func (s *state) resume() {
-	for _, name := range s.start.names {
-		value, _ := s.start.get(name)
-		if s.set.lacks(name) {
-			s.set = s.set.with(name, value)
+	for i := range s.start.pairs {
+		p := &s.start.pairs[i]
+		if s.set.lacks(p.name) {
+			s.set = s.set.with(p.name, p.value)
 		}
-		if s.effective.lacks(name) {
-			s.effective = s.effective.with(name, value)
+		if s.effective.lacks(p.name) {
+			s.effective = s.effective.with(p.name, p.value)
 		}
 	}
 	if s.tx == txIdle {
@@ -285,10 +146,7 @@ func (s *state) applyOne(e *router.Effect) {
 		}
 		s.assign(e.Name, value, e.Local)
 	case router.EffectReset:
-		s.effective = s.reset(s.effective, e.Name)
-		if !e.Local {
-			s.set = s.reset(s.set, e.Name)
-		}
+		s.change(e.Local, func(from *settings) *settings { return s.reset(from, e.Name) })
 		s.custom = s.custom || custom(e.Name)
 	case router.EffectResetAll:
 		s.resetAll()
@@ -348,19 +206,29 @@ func (s *state) assign(name, value string, local bool) {
 	if old, ok := s.effective.get(name); ok && name == "datestyle" {
 		value = dateStyle(old, value)
 	}
-	s.effective = s.effective.with(name, value)
-	if !local {
-		s.set = s.set.with(name, value)
+	s.change(local, func(from *settings) *settings { return from.with(name, value) })
+}
+
+// change changes what is in force, and, where it is not for the transaction only, what survives it.
+func (s *state) change(local bool, f func(from *settings) *settings) {
+	from := s.effective
+	s.effective = f(from)
+	switch {
+	case local:
+	case s.set == from:
+		s.set = s.effective
+	default:
+		s.set = f(s.set)
 	}
 }
 
 // resetAll is RESET ALL: role and session authorisation are not touched by it, nor what SET LOCAL has put at its default
 // until the end of the transaction, whatever it is then.
 func (s *state) resetAll() {
-	left := noSettings
-	for _, name := range s.set.names {
-		if v, ok := s.effective.get(name); !ok || custom(name) && v == wasReset {
-			left = left.with(name, s.set.values[name])
+	var left []pair
+	for _, p := range s.set.pairs {
+		if v, ok := s.effective.get(p.name); !ok || custom(p.name) && v == wasReset {
+			left = append(left, p)
 		}
 	}
 	keep := func(from *settings) *settings {
@@ -373,9 +241,7 @@ func (s *state) resetAll() {
 		return to
 	}
 	s.set, s.effective = keep(s.set), keep(s.effective)
-	for _, name := range left.names {
-		s.set = s.set.with(name, left.values[name])
-	}
+	s.set = s.set.merged(left)
 }
 
 // codeInvalidName is invalid_name.
@@ -384,7 +250,8 @@ const codeInvalidName = "42602"
 // removed forgets the custom settings that a node's notice names: a library that was loaded has taken their prefix
 // for itself, and the server has thrown them away, whatever becomes of the transaction.
 func (s *state) removed(notice []byte) {
-	for _, name := range s.effective.names {
+	for _, p := range s.effective.pairs {
+		name := p.name
 		if !custom(name) || !bytes.Contains(notice, []byte(`"`+name+`"`)) {
 			continue
 		}

@@ -1,6 +1,11 @@
 package proxy
 
 import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -11,8 +16,8 @@ import (
 // settingsOf is a set of settings as "a=1 b=2".
 func settingsOf(s *settings) string {
 	var out []string
-	for _, n := range s.names {
-		out = append(out, n+"="+s.values[n])
+	for _, p := range s.ordered() {
+		out = append(out, p.name+"="+p.value)
 	}
 	return strings.Join(out, " ")
 }
@@ -34,6 +39,133 @@ func TestSettingsAreImmutable(t *testing.T) {
 		t.Error("no change made another set")
 	}
 	equal(t, "none", settingsOf(noSettings), "")
+}
+
+// TestSettingsAgainstModel changes sets at random and compares them with maps: what is in them, in which order, and which are the same.
+func TestSettingsAgainstModel(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	names := []string{"a.a", "a.b", "b.c", "datestyle", "statement_timeout", "search_path", "x", nameSetting}
+	values := []string{"1", "'2'", wasReset, atDefault, anyValue}
+	type model struct {
+		set    *settings
+		order  []string
+		values map[string]string
+	}
+	states := []model{{set: noSettings, values: map[string]string{}}}
+	subset := func(m map[string]string, keep func(name string) bool) map[string]string {
+		left := maps.Clone(m)
+		maps.DeleteFunc(left, func(name, _ string) bool { return !keep(name) })
+		return left
+	}
+	for range 3000 {
+		from := states[rng.IntN(len(states))]
+		to := model{set: from.set, order: slices.Clone(from.order), values: maps.Clone(from.values)}
+		put := func(name, value string) {
+			if _, ok := to.values[name]; !ok {
+				to.order = append(to.order, name)
+			}
+			to.values[name] = value
+		}
+		drop := func(name string) {
+			delete(to.values, name)
+			to.order = slices.DeleteFunc(to.order, func(n string) bool { return n == name })
+		}
+		name, value, other := names[rng.IntN(len(names))], values[rng.IntN(len(values))], states[rng.IntN(len(states))]
+		switch rng.IntN(6) {
+		case 0, 1:
+			to.set = to.set.with(name, value)
+			put(name, value)
+		case 2:
+			to.set = to.set.without(name)
+			drop(name)
+		case 3:
+			to.set = to.set.customOnly()
+			for _, n := range from.order {
+				if custom(n) {
+					put(n, wasReset)
+				} else {
+					drop(n)
+				}
+			}
+		case 4:
+			to.set = to.set.onNode()
+			for n, v := range from.values {
+				if v == atDefault {
+					drop(n)
+				}
+			}
+		case 5:
+			to.set = to.set.after(other.set)
+			for _, n := range other.order {
+				if _, ok := to.values[n]; !ok && custom(n) {
+					put(n, wasReset)
+				}
+			}
+		}
+		var want []string
+		for _, n := range to.order {
+			want = append(want, n+"="+to.values[n])
+		}
+		if got := settingsOf(to.set); got != strings.Join(want, " ") {
+			t.Fatalf("got  %q\nwant %q", got, want)
+		}
+		for _, s := range states {
+			if got, want := to.set.same(s.set), maps.Equal(to.values, s.values); got != want {
+				t.Fatalf("%q and %q: same %v", settingsOf(to.set), settingsOf(s.set), got)
+			}
+			names := func(m model) map[string]string {
+				left := subset(m.values, custom)
+				for n := range left {
+					left[n] = ""
+				}
+				return left
+			}
+			if got, want := to.set.custom == s.set.custom, maps.Equal(names(to), names(s)); got != want {
+				t.Fatalf("%q and %q: same names %v", settingsOf(to.set), settingsOf(s.set), got)
+			}
+			if got, want := to.set.plans == s.set.plans, maps.Equal(subset(to.values, decides), subset(s.values, decides)); got != want {
+				t.Fatalf("%q and %q: same plans %v", settingsOf(to.set), settingsOf(s.set), got)
+			}
+		}
+		if states = append(states, to); len(states) > 40 {
+			states = slices.Delete(states, 1, 2)
+		}
+	}
+}
+
+// TestManySettings: what a change of one setting costs does not grow with the number of texts that are made or looked at, and what
+// changes all of them does not do it one by one.
+func TestManySettings(t *testing.T) {
+	s := newState(0)
+	const many = 1000
+	for i := range many {
+		s.applyOne(&router.Effect{Kind: router.EffectSet, Name: fmt.Sprintf("a.s%d", i), Value: "1"})
+	}
+	full := s.set
+	number := 0
+	limit := func(what string, most float64, f func()) {
+		t.Helper()
+		if got := testing.AllocsPerRun(20, f); got > most {
+			t.Errorf("%s: %v allocations", what, got)
+		}
+	}
+	limit("SET", 4, func() {
+		number++
+		s.applyOne(&router.Effect{Kind: router.EffectSet, Name: "a.s7", Value: strconv.Itoa(number)})
+	})
+	for what, e := range map[string]router.Effect{
+		"RESET ALL": {Kind: router.EffectResetAll}, "DISCARD ALL": {Kind: router.EffectDiscardAll}, "ROLLBACK": {Kind: router.EffectRollback},
+	} {
+		limit(what, 60, func() {
+			s.set, s.effective = full, full
+			s.levels = []level{{set: noSettings, effective: noSettings}}
+			s.applyOne(&e)
+		})
+		if n := len(s.set.pairs); n != many {
+			t.Errorf("%s: %d names are left", what, n)
+		}
+	}
+	limit("a node that nobody knows", 40, func() { anySettings(full, s.set) })
 }
 
 // TestTransactionsOfState goes through transactions and savepoints: what is SET in them, and what is left.
