@@ -352,7 +352,7 @@ func (s *session) leaves(u *router.Unit, l *lease) {
 		return
 	}
 	if u.Flags&router.FlagOpaque != 0 && !s.relaying().ranNothing(u) {
-		l.conn.Dirty, l.spoiled = true, l.spoiled || u.Flags&router.FlagLasting != 0
+		l.conn.Dirty, l.conn.Temporary, l.spoiled = true, true, l.spoiled || u.Flags&router.FlagLasting != 0
 	}
 	// What the statement that failed has set is rolled back, but for the names of custom settings.
 	for i := range u.Effects {
@@ -388,6 +388,7 @@ func (s *session) settleTx(c *chunk, l *lease) {
 	for i := range r.effects {
 		e := &r.effects[i]
 		chained, ended = chained || e.AndChain, ended || e.Kind.EndsTransaction() || e.Kind == router.EffectDiscardAll
+		l.conn.Temporary = l.conn.Temporary || e.Kind == router.EffectPin && e.Pin == router.PinTemp
 		s.st.applyOne(e)
 		s.wiped(e, l)
 	}

@@ -274,7 +274,12 @@ func (s *session) Rank(conn *pool.Conn) int {
 // searchesTemporary says whether search_path names the schema for temporary objects. What it finds there tells a
 // process that has made its schema from one that has not.
 func (s *session) searchesTemporary() bool {
-	path, _ := s.st.set.get("search_path")
+	path, ok := s.st.set.get("search_path")
+	if !ok && s.base == emptyBase {
+		return true // nobody knows yet
+	} else if !ok {
+		path = s.base.setting("search_path")
+	}
 	return strings.Contains(strings.ToLower(path), "pg_temp")
 }
 
@@ -341,7 +346,7 @@ func (s *session) releaseOne(l *lease) {
 // transaction is over and nothing else keeps the lease: so with routing.opaque: reset, and on a standby, where a hint may
 // have sent it.
 func (s *session) leftOpaque(l *lease, lasting bool) {
-	l.conn.Dirty, l.spoiled = true, l.spoiled || lasting
+	l.conn.Dirty, l.conn.Temporary, l.spoiled = true, true, l.spoiled || lasting
 	if !s.resetsOpaque() && l.node.Role == health.RolePrimary {
 		s.st.leftOpaque(lasting)
 		return
@@ -393,7 +398,6 @@ func (s *session) sets(param string) bool {
 // before another session gets it.
 func (s *session) claims(l *lease) bool {
 	pin := s.st.held()
-	l.conn.Temporary = l.conn.Temporary || s.st.pins[router.PinTemp]
 	switch {
 	case pin != router.PinNone:
 		l.conn.Dirty = true

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -298,31 +299,69 @@ func TestPooledCustomRemoved(t *testing.T) {
 // TestPooledTemporarySchema: a process that has had temporary objects keeps the schema for them, so a session that looks
 // for names there gets another one.
 func TestPooledTemporarySchema(t *testing.T) {
-	r := newRig(t, alone, pooled(2))
-	var ranOn *backendPG
-	for _, sql := range []string{"CREATE TEMP TABLE x (a int)", "INSERT INTO t VALUES (1)"} {
-		r.p().on(sql, func(b *backendPG) error {
-			ranOn = b
-			return b.usual(&portalPG{sql: sql})
+	cases := []struct {
+		name, makes string
+		pooled      bool
+	}{
+		{"a table", "CREATE TEMP TABLE x (a int)", true},
+		{"a table that is discarded at once", "CREATE TEMP TABLE x (a int); DISCARD TEMP", true},
+		{"a function that may make one", "SELECT k()", true},
+		{"with pool_mode: session", "CREATE TEMP TABLE x (a int)", false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, alone, pooled(2), withTarget(func(x *Target) { x.Pooled = c.pooled }))
+			var mu sync.Mutex
+			var ranOn *backendPG
+			for _, sql := range []string{"CREATE TEMP TABLE x (a int)", "SELECT k()", "INSERT INTO t VALUES (1)"} {
+				r.p().on(sql, func(b *backendPG) error {
+					mu.Lock()
+					defer mu.Unlock()
+					ranOn = b
+					return b.usual(&portalPG{sql: sql})
+				})
+			}
+			on := func(c *client, sql string) *backendPG {
+				c.query(sql)
+				mu.Lock()
+				defer mu.Unlock()
+				return ranOn
+			}
+			a := r.client()
+			used := on(a, c.makes)
+			a.query("DISCARD ALL")
+			must(t, a.Close())
+			await(t, "the connection to be given back", func() bool { return r.srv.pool.Stats()[0].Idle == r.p().live() })
+			looks := func(yes bool) {
+				path := "public"
+				if yes {
+					path = "pg_temp, public"
+				}
+				r.p().on(baseQuery(), func(b *backendPG) error {
+					b.say(pgtest.RowDescription("a"), pgtest.DataRow(path, "none", "read committed", "off", "off", "0", "0", "on", "0"), pgtest.CommandComplete("SELECT 1"))
+					return nil
+				})
+				r.srv.bases.drop("main")
+			}
+			looks(true)
+			first := r.client()
+			looks(false)
+			equal(t, "fits a session that starts by looking there", on(first, "INSERT INTO t VALUES (1)") == used, false)
+			must(t, first.Close())
+			await(t, "the connection to be given back", func() bool { return r.srv.pool.Stats()[0].Idle == r.p().live() })
+			if c.pooled {
+				b := r.client()
+				b.query("SET search_path TO 'pg_temp'")
+				equal(t, "fits a session that looks there", on(b, "INSERT INTO t VALUES (1)") == used, false)
+				must(t, b.Close())
+			}
+			d, e := r.client(), r.client()
+			for _, c := range []*client{d, e} {
+				c.query("BEGIN")
+			}
+			equal(t, "fits those that do not", (on(d, "INSERT INTO t VALUES (1)") == used) != (on(e, "INSERT INTO t VALUES (1)") == used), true)
 		})
 	}
-	a := r.client()
-	a.query("CREATE TEMP TABLE x (a int)")
-	used := ranOn
-	a.query("DISCARD ALL")
-	must(t, a.Close())
-	await(t, "the connection to be given back", func() bool { return r.srv.pool.Stats()[0].Idle == r.p().live() })
-	b := r.client()
-	b.query("SET search_path TO 'pg_temp'")
-	b.query("INSERT INTO t VALUES (1)")
-	equal(t, "fits a session that looks there", ranOn == used, false)
-	b.query("SET search_path TO 'public'")
-	b.query("BEGIN")
-	b.query("INSERT INTO t VALUES (1)")
-	first := ranOn == used
-	c := r.client()
-	c.query("INSERT INTO t VALUES (1)")
-	equal(t, "fits one that does not", first || ranOn == used, true)
 }
 
 // TestPooledDeallocate: DEALLOCATE of a statement that was prepared by the protocol finds it under the client's name, also
