@@ -137,7 +137,7 @@ func TestHasPrepared(t *testing.T) {
 func fakeReport() *report {
 	rep := &report{
 		rig:    &rig{proxies: []*candidate{{kind: pgbouncer}, {kind: pgbouncer, session: true}, {kind: weir}}},
-		memory: map[kind]float64{pgbouncer: 512, weir: 11 << 10}, idleCPU: map[kind]float64{weir: 1},
+		memory: map[kind]float64{pgbouncer: 512, weir: 7 << 10}, idleCPU: map[kind]float64{weir: 1},
 		classify: []verdict{{name: "pgbench/text", nanos: []float64{400, 200, 900}}, {name: "orm/text", nanos: []float64{400}}},
 	}
 	for _, w := range workloads() {

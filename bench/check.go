@@ -9,10 +9,10 @@ import (
 // The bounds that -check holds pgweir to.
 const (
 	boundRow    = "-S simple, 8 clients"
-	boundRatio  = 1.25  // of PgBouncer's processor time in boundRow, at most
-	boundMemory = 12288 // bytes for an idle client, less than this
-	boundNanos  = 300   // to classify one of pgbench's statements that is known, less than this
-	boundReads  = 0.5   // share of the reads that standbys answered, at least: else the figures are of something else
+	boundRatio  = 1.25 // of PgBouncer's processor time in boundRow, at most
+	boundMemory = 8192 // bytes for an idle client, less than this
+	boundNanos  = 300  // to classify one of pgbench's statements that is known, less than this
+	boundReads  = 0.5  // share of the reads that standbys answered, at least: else the figures are of something else
 )
 
 // check returns an error for each bound that does not hold.

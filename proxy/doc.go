@@ -26,7 +26,8 @@
 // the reading side of a lease to a watch while it waits for the client (watch.go), and to the
 // relay of a duplex exchange; it takes it back by a deadline in the past and waits for the
 // goroutine's end. What other goroutines may touch are session.running and session.canceled
-// (a CancelRequest), deadlines of the client's link (drain, Cut), and Close of a lease's link.
+// (a CancelRequest), deadlines of the client's link (drain, Cut), and Close of a lease's link. A
+// client that is silent for a while has no goroutine until it speaks again (park.go).
 //
 // A chunk's bytes stay in the client link's buffer until the chunk is settled, so that it can be
 // sent again as long as the client has seen no byte of an answer.

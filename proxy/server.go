@@ -213,6 +213,8 @@ type Server struct {
 	gates      *gates
 	clock      *clock
 	timekeeper *timekeeper
+	lot        *pgwire.Lot    // of clients that have been silent for a while
+	conns      sync.WaitGroup // connections of clients, and who accepts them
 	admission  atomic.Pointer[Admission]
 	seed       *auth.Seed
 	clients    atomic.Int64
@@ -262,6 +264,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv.admission.Store(&cfg.Admission)
 	srv.mu.sessions = make(map[*pgwire.Link]context.CancelCauseFunc)
+	var err error
+	if srv.lot, err = pgwire.NewLot(); err != nil {
+		return nil, err
+	}
 	return srv, nil
 }
 
@@ -269,13 +275,18 @@ func New(cfg Config) (*Server, error) {
 // transaction boundary; those that have not after grace end with FATAL 57P01. It closes the
 // listeners.
 func (srv *Server) Serve(ctx context.Context, grace time.Duration, listeners ...net.Listener) {
-	var wg, conns sync.WaitGroup
+	var wg sync.WaitGroup
 	stopClock := make(chan struct{})
 	wg.Go(func() { srv.clock.run(stopClock, &wg) })
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	wg.Go(func() { srv.timekeeper.run(base, srv, stopClock, &wg) })
+	wg.Go(func() {
+		if err := srv.lot.Run(); err != nil {
+			srv.log.Error("waiting for silent clients", "error", err)
+		}
+	})
 	for i, l := range listeners {
-		conns.Go(func() { srv.accept(base, i, l, &conns) })
+		srv.conns.Go(func() { srv.accept(base, i, l) })
 	}
 	<-ctx.Done()
 	for _, l := range listeners {
@@ -284,7 +295,7 @@ func (srv *Server) Serve(ctx context.Context, grace time.Duration, listeners ...
 	srv.awaitClients()
 	srv.drain()
 	done := make(chan struct{})
-	wg.Go(func() { conns.Wait(); close(done) })
+	wg.Go(func() { srv.conns.Wait(); close(done) })
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
@@ -295,19 +306,20 @@ func (srv *Server) Serve(ctx context.Context, grace time.Duration, listeners ...
 	}
 	cut(errDraining)
 	close(stopClock)
+	_ = srv.lot.Close()
 	wg.Wait()
 }
 
 // accept serves one listener until it is closed. What else can go wrong (no file descriptors,
 // a client that left already) passes.
-func (srv *Server) accept(ctx context.Context, index int, l net.Listener, conns *sync.WaitGroup) {
+func (srv *Server) accept(ctx context.Context, index int, l net.Listener) {
 	pause := time.Millisecond
 	for {
 		c, err := l.Accept()
 		switch {
 		case err == nil:
 			pause = time.Millisecond
-			conns.Go(func() { srv.arrive(ctx, index, c, conns) })
+			srv.conns.Go(func() { srv.arrive(ctx, index, c) })
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -321,7 +333,7 @@ func (srv *Server) accept(ctx context.Context, index int, l net.Listener, conns 
 // arrive takes one connection from its accept to the end of its login. A session that can be served
 // goes on in a goroutine of its own: a login needs a stack several times as large as one that waits, and a
 // goroutine keeps its stack until the collector halves it.
-func (srv *Server) arrive(ctx context.Context, listener int, c net.Conn, conns *sync.WaitGroup) {
+func (srv *Server) arrive(ctx context.Context, listener int, c net.Conn) {
 	link := pgwire.NewLink(c)
 	ctx, cancel := context.WithCancelCause(ctx)
 	if !srv.enter(link, cancel) {
@@ -333,7 +345,7 @@ func (srv *Server) arrive(ctx context.Context, listener int, c net.Conn, conns *
 		srv.depart(link, s, cancel, reason)
 		return
 	}
-	conns.Go(func() { srv.serveSession(s) })
+	srv.conns.Go(func() { srv.serveSession(s) })
 }
 
 // serveSession is the life of a session behind its login.
@@ -341,7 +353,19 @@ func (srv *Server) serveSession(s *session) {
 	s.cluster.clients.Add(1)
 	srv.metrics.clientStarts(s.cluster.Name)
 	srv.pool.Join(s.cluster.Name, s.target.Entry, s.user)
+	s.settlesIn()
+	srv.goesOn(s)
+}
+
+// goesOn serves a session until it ends or is parked.
+func (srv *Server) goesOn(s *session) {
 	reason := s.run()
+	for errors.Is(reason, errParks) {
+		if srv.park(s) {
+			return
+		}
+		reason = s.run()
+	}
 	s.timing.word.Store(doesNothing)
 	srv.pool.Leave(s.cluster.Name, s.target.Entry, s.user)
 	srv.metrics.clientEnds(s.cluster.Name)

@@ -117,12 +117,16 @@ type definition struct {
 // errTerminate ends a session whose client said goodbye.
 var errTerminate = errors.New("client said Terminate")
 
-// run serves the client until it leaves or something ends the connection. The error is the
-// reason, never nil.
-func (s *session) run() error {
+// settlesIn comes before the first run.
+func (s *session) settlesIn() {
 	s.release() // what the login needed
 	s.rest()
 	s.timing.word.Store(uint64(health.Clock())&clockMask | doesIdle)
+}
+
+// run serves the client until it leaves, something ends the connection or the client has been silent for so long that it may be
+// parked. The error is the reason, never nil; it is errParks where run is to be called again.
+func (s *session) run() error {
 	for {
 		err := s.collect(s.batch != nil || s.skipping)
 		if err == nil {
@@ -455,7 +459,7 @@ func (s *session) fillClient() error {
 			return s.fillIdle()
 		}
 		if l == nil {
-			return s.client.Fill()
+			return s.fillParking()
 		}
 		s.watch.start(s.srv.clock, l.conn.Link, s.client)
 		err := s.client.Fill()

@@ -25,6 +25,8 @@ type Times struct {
 	// Check is no limit but how often it is looked whether the client of a statement that runs is still there; after
 	// what time first says the session's own client_connection_check_interval.
 	Check time.Duration
+	// Park is no limit either but how long a client is silent before its session gives its goroutine up.
+	Park time.Duration
 }
 
 // timeLimit is a limit of time.
@@ -81,8 +83,10 @@ func (t *Times) pause() time.Duration {
 		}
 	}
 	pause := never
-	if t.Check > 0 {
-		pause = max(t.Check, minPause)
+	for _, d := range [...]time.Duration{t.Check, t.Park} {
+		if d > 0 {
+			pause = min(pause, max(d, minPause))
+		}
 	}
 	if shortest == never {
 		return pause
@@ -110,6 +114,7 @@ type timing struct {
 	word  atomic.Uint64         // what it does
 	tx    atomic.Int64          // health.Clock() when the open transaction began; 0: none is open
 	times atomic.Pointer[Times] // what holds
+	parks atomic.Uint32         // whether it may be parked: see park.go
 	check atomic.Int64          // client_connection_check_interval as a time.Duration; 0: off
 
 	// Only of the session's goroutine.
@@ -335,7 +340,7 @@ func (srv *Server) lookAtAll(ctx context.Context, wg *sync.WaitGroup) time.Durat
 		cause error
 	}
 	var begin []ending
-	var again, running []*session
+	var again, running, silent []*session
 	pause, now := never, health.Clock()
 	for _, at := range srv.doors.all() {
 		at.mu.Lock()
@@ -348,9 +353,14 @@ func (srv *Server) lookAtAll(ctx context.Context, wg *sync.WaitGroup) time.Durat
 				begin = append(begin, ending{s, &overTime{limit, value}})
 			} else if s.timing.times.Load().Check > 0 && s.timing.word.Load()&doesMask == doesRun {
 				running = append(running, s)
+			} else if len(silent) < maxParked && s.mayPark(now) {
+				silent = append(silent, s)
 			}
 		}
 		at.mu.Unlock()
+	}
+	for _, s := range silent {
+		s.askToPark()
 	}
 	for _, s := range running {
 		if word, gone := s.vanished(now); gone && s.timing.word.CompareAndSwap(word, word|bitEnds) {

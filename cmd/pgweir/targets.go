@@ -26,6 +26,9 @@ const maxTargets = 1024
 // clientCheck is how often it is looked whether the clients of running statements are still there.
 const clientCheck = time.Second
 
+// parkAfter is how long a client is silent before its session gives its goroutine up.
+const parkAfter = time.Second
+
 // resolve is proxy.Config.Resolve.
 func (s *server) resolve(listener int, database, user string) (*proxy.Target, error) {
 	t, who := &s.targets, asked{listener: listener, database: database, user: user}
@@ -63,7 +66,7 @@ func (s *server) target(cfg *Config, who asked) (*proxy.Target, error) {
 		WaitTimeout: set.WaitTimeout, WaitNotify: set.WaitNotify, CancelTimeout: cfg.Pool.CancelTimeout, AddHost: set.AddHost,
 		Times: set.Times,
 	}
-	t.Times.Check = clientCheck
+	t.Times.Check, t.Times.Park = clientCheck, parkAfter
 	if set.ListenerRoute != nil {
 		t.ListenerRoute = *set.ListenerRoute
 	}

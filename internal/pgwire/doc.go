@@ -3,8 +3,8 @@
 //
 // It knows version 3 of the protocol (3.0 and 3.2) as the chapter "Frontend/Backend
 // Protocol" of PostgreSQL's documentation describes it, and where that is silent does what the
-// server's own sources do. It reads and writes no socket but through a Link, starts no
-// goroutine, and keeps nothing between two calls.
+// server's own sources do. It reads and writes no socket but through a Link, which waits without a
+// reader in a Lot, starts no goroutine, and keeps nothing between two calls.
 //
 //	bytes of a connection
 //	  │

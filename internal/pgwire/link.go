@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -67,8 +68,12 @@ type Link struct {
 	readErr error
 	request []byte // Exchange: to be written before the first wait
 	sent    bool   // the request was handed to the kernel whole
+	listed  bool   // the Lot knows the socket
 	out     []byte
 	outErr  error
+
+	lot    atomic.Pointer[Lot] // in which it is parked; nil: in none
+	ticket uint64              // of the last time that it was, under the Lot's lock
 }
 
 // NewLink takes over c: from here on only the Link reads from it, writes to it and closes it.
@@ -406,14 +411,36 @@ func (l *Link) writeReady(fd uintptr) bool {
 }
 
 // SetDeadline, SetReadDeadline and SetWriteDeadline bound waits as those of net.Conn do; a
-// deadline in the past wakes a waiting Fill or Write of another goroutine.
-func (l *Link) SetDeadline(t time.Time) error { return l.conn.SetDeadline(t) }
+// deadline in the past wakes a waiting Fill or Write of another goroutine. One that is set on a parked link resumes it.
+func (l *Link) SetDeadline(t time.Time) error {
+	err := l.conn.SetDeadline(t)
+	l.unpark()
+	return err
+}
 
 // SetReadDeadline bounds Fill, Exchange and ReadMessage.
-func (l *Link) SetReadDeadline(t time.Time) error { return l.conn.SetReadDeadline(t) }
+func (l *Link) SetReadDeadline(t time.Time) error {
+	err := l.conn.SetReadDeadline(t)
+	l.unpark()
+	return err
+}
 
 // SetWriteDeadline bounds Write and Exchange.
 func (l *Link) SetWriteDeadline(t time.Time) error { return l.conn.SetWriteDeadline(t) }
 
 // Close closes the socket; a Fill or Write that waits returns net.ErrClosed.
-func (l *Link) Close() error { return l.conn.Close() }
+func (l *Link) Close() error {
+	err := l.conn.Close()
+	l.unpark()
+	return err
+}
+
+// Parkable says whether a Lot may take the link: it has a socket of its own on a system that can wait for many.
+func (l *Link) Parkable() bool { return l.raw != nil }
+
+// unpark resumes the link if it is parked.
+func (l *Link) unpark() {
+	if lot := l.lot.Load(); lot != nil {
+		lot.Wake(l)
+	}
+}
