@@ -99,7 +99,11 @@ func (s *session) resolveDoubts() {
 			left = append(left, d)
 			continue
 		}
-		flags := s.srv.classifier.Classify([]byte(d.text), &s.env).Flags
+		u := s.srv.classifier.Classify([]byte(d.text), &s.env)
+		flags := u.Flags
+		if l := s.leases[slotPrimary]; l != nil {
+			s.leavesNames(l, u)
+		}
 		switch {
 		case flags&router.FlagOpaque == 0:
 			s.doubtless(flags)

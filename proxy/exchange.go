@@ -28,6 +28,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	if s.batch == nil {
 		s.plan, s.sent = s.plan[:0], s.sent[:0]
 	}
+	s.leavesNames(l, u)
 	s.announceSync(u)
 	s.speaks(u, l)
 	r.wrote = u != nil && c.executes && (u.Mark == router.MarkWrite && !u.OnlyTx || s.txWrote && u.Flags&router.FlagMayCommit != 0)
@@ -312,6 +313,7 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	if c.unit != nil && c.unit.Flags&router.FlagNextval != 0 && s.target.Pooled && !(doubtful && onlyDoubtfulNextval(c)) {
 		l.sequences = s.serial
 	}
+	s.leavesNames(l, c.unit)
 	s.leaves(c.unit, l)
 	s.client.Discard(c.n)
 	c.n = 0
@@ -338,6 +340,13 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	s.timing.settled = s.cluster.observe(c, l, s.decision, began, sentAt)
 	l.used = s.timing.settled
 	s.count(c, sentAt, l.used)
+}
+
+// leavesNames records that a unit leaves names of custom settings on the lease, whatever becomes of it.
+func (s *session) leavesNames(l *lease, u *router.Unit) {
+	if u != nil && u.Leaves != "" {
+		l.left, s.left = router.JoinNames(l.left, u.Leaves), router.JoinNames(s.left, u.Leaves)
+	}
 }
 
 // leaves records what a unit may have left on the lease beside what is tracked.

@@ -25,6 +25,7 @@ type lease struct {
 	unnamed    uint64             // version of the unnamed statement, 0 when there is none, or unknownStatement
 	shared     bool               // statements have names of ours, and stay for the session that comes next
 	custom     nameSet            // of all that has been set on it: those names never go away
+	left       string             // names of custom settings that something else may have left on it (router.JoinNames)
 	owned      int                // statements that have a client's own name although it is shared
 	spoiled    bool               // something may be left on it that nothing removes
 	opaque     bool               // what may be left on it is lost when the session gives it back
@@ -259,7 +260,7 @@ func (s *session) Rank(conn *pool.Conn) int {
 		return pool.Unfit
 	case l == nil:
 		return pool.Fit
-	case l.custom.count > 0 && l.custom != s.st.set.custom:
+	case l.custom.count > 0 && l.custom != s.st.set.custom, !router.HasNames(s.left, l.left):
 		return pool.Unfit
 	case l.sequences == s.serial:
 		return pool.Best
@@ -330,7 +331,7 @@ func (s *session) releaseOne(l *lease) {
 	}
 	opaque := l.opaque
 	// DISCARD ALL leaves the names of custom settings behind.
-	kept := !l.spoiled && !l.unsure && !(l.conn.Dirty && l.custom.count > 0)
+	kept := !l.spoiled && !l.unsure && !(l.conn.Dirty && (l.custom.count > 0 || l.left != ""))
 	if kept {
 		s.giveBack(l)
 	} else {

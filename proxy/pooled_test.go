@@ -364,6 +364,45 @@ func TestPooledTemporarySchema(t *testing.T) {
 	}
 }
 
+// TestPooledLeftNames: a connection on which a function may have left the name of a setting goes to sessions that use such a
+// function themselves, and to no others.
+func TestPooledLeftNames(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB, pooled(1))
+		a, b, c := r.client(), r.client(), r.client()
+		a.runs(protocol, "SELECT n()")
+		opened := r.p().last()
+		a.runs(protocol, "INSERT INTO t VALUES (1)")
+		c.runs(protocol, "SELECT n()")
+		c.query("BEGIN")
+		c.runs(protocol, "SELECT n()")
+		c.query("ROLLBACK")
+		equal(t, "shared by those who call it", r.p().last() == opened, true)
+		b.runs(protocol, "INSERT INTO t VALUES (2)")
+		equal(t, "left to one who does not", r.p().last() == opened, false)
+		equal(t, "which is closed", r.p().live(), 1)
+		second := r.p().last()
+		a.runs(protocol, "INSERT INTO t VALUES (1)")
+		equal(t, "fits who has called it", r.p().last() == second, true)
+		b.runs(protocol, "SELECT m()")
+		read := r.a().last()
+		c.runs(protocol, "SELECT 1")
+		equal(t, "on a standby, of those who call it", r.a().last() == read, true)
+		d := r.client()
+		d.runs(protocol, "SELECT 1")
+		equal(t, "on a standby, of one who does not", r.a().last() == read, false)
+	})
+	r := newRig(t, alone, pooled(1), withTarget(func(x *Target) { x.Pooled = false }))
+	a := r.client()
+	a.query("SELECT n()")
+	used := r.p().last()
+	must(t, a.Close())
+	await(t, "the end", func() bool { return r.srv.pool.Stats()[0].Leased == 0 })
+	b := r.client()
+	b.query("INSERT INTO t VALUES (1)")
+	equal(t, "with pool_mode: session", r.p().last() == used, false)
+}
+
 // TestPooledDeallocate: DEALLOCATE of a statement that was prepared by the protocol finds it under the client's name, also
 // several times in one batch, and the connection is not wiped for it.
 func TestPooledDeallocate(t *testing.T) {

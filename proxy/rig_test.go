@@ -521,8 +521,8 @@ func both(t *testing.T, f func(t *testing.T, protocol string)) {
 
 // testCatalog is what the rig's database says of its names: a table t without peculiarities, a
 // view v and a function f that are reads by the catalog's word alone, a volatile function w, a
-// function o that leaves something in the session, a function k that leaves what DISCARD ALL removes, and an unlogged
-// table u.
+// function o that leaves something in the session, a function k that leaves what DISCARD ALL removes, an unlogged
+// table u, and functions n and m, which leave the name of a setting.
 func testCatalog() *router.Catalog {
 	name := func(n string) router.QName { return router.QName{Schema: "public", Name: n} }
 	return &router.Catalog{
@@ -530,6 +530,7 @@ func testCatalog() *router.Catalog {
 			name("f"): {Verdict: router.VerdictRead}, name("w"): {Verdict: router.VerdictDoubtful},
 			name("o"): {Verdict: router.VerdictDoubtful, Opaque: true, Lasting: true},
 			name("k"): {Verdict: router.VerdictDoubtful, Opaque: true},
+			name("n"): {Verdict: router.VerdictDoubtful, Leaves: "a.b"}, name("m"): {Verdict: router.VerdictRead, Leaves: "a.b"},
 		},
 		Relations: map[router.QName]router.RelInfo{
 			name("t"): {Kind: 'r', Persistence: 'p', Read: router.VerdictRead},

@@ -45,6 +45,7 @@ type session struct {
 	last        *lease           // the lease that was used last
 	txLease     *lease           // of the open transaction
 	batch       *lease           // of the unfinished batch
+	left        string           // custom settings whose names the session may have left on its connections (router.JoinNames)
 	deferred    deferral
 	doubts      []doubtful // what has names that the catalog view does not know yet
 	doubtsSince int64      // health.Clock() when the first of them ran
@@ -254,6 +255,9 @@ func (s *session) carry(c *chunk) error {
 	began := s.began
 	drained(s.canceled) // a cancel that came too late for the last statement is not for this one
 	try := attempt{now: began}
+	if c.unit != nil {
+		s.left = router.JoinNames(s.left, c.unit.Leaves) // a connection that has those names fits it
+	}
 	for {
 		if s.ctx.Err() != nil {
 			return s.cause()

@@ -630,7 +630,7 @@ func (s *session) close() {
 			continue
 		}
 		// DISCARD ALL leaves custom settings behind, empty, and what nobody can see.
-		if l.spoiled || len(s.doubts) > 0 || s.st.custom || s.st.lasts() || s.st.tx != txIdle || s.batch != nil || s.deferred.text != "" && s.txLease != nil {
+		if l.spoiled || l.left != "" || len(s.doubts) > 0 || s.st.custom || s.st.lasts() || s.st.tx != txIdle || s.batch != nil || s.deferred.text != "" && s.txLease != nil {
 			s.giveUp(l)
 			continue
 		}

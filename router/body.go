@@ -64,6 +64,7 @@ func (p *parser) bodyLeaves(body string) bodyLeft {
 		}
 		q.unit.Flags = 0
 	}
+	p.leavesNames(q.unit.Leaves)
 	return left
 }
 
@@ -112,8 +113,10 @@ func (p *parser) bodyRelation(c *chain, use bodyUse) {
 		return
 	}
 	p.leaves(r.ReadOpaque, r.ReadLasting)
+	p.leavesNames(r.ReadLeaves)
 	if use >= usedMaybe {
 		p.leaves(r.WriteOpaque, r.WriteLasting)
+		p.leavesNames(r.WriteLeaves)
 	}
 }
 

@@ -192,6 +192,9 @@ func (p *parser) setConfig(sure bool) {
 	c, ok := p.configCall()
 	if sure && ok && c.local && c.name != "" && c.harmless() {
 		p.effect(Effect{Kind: EffectSet, Local: true, Name: c.name, ByFunction: true})
+		if p.body && !c.passing() {
+			p.leavesNames(c.name)
+		}
 		return
 	}
 	if !ok || !c.local {

@@ -1,5 +1,10 @@
 package router
 
+import (
+	"slices"
+	"strings"
+)
+
 // NameVerdict is what the catalog says about reading a relation or calling a function.
 type NameVerdict uint8
 
@@ -17,6 +22,9 @@ type FuncInfo struct {
 	Verdict NameVerdict
 	Opaque  bool // its body, or something it calls, can leave state in the session
 	Lasting bool // … of which DISCARD ALL may leave something
+	// Leaves: custom settings that it sets for its transaction or its own time, whose names stay on the connection,
+	// empty (JoinNames).
+	Leaves  string
 	Nextval bool // may call nextval
 	Builtin bool // every candidate is in pg_catalog
 }
@@ -26,11 +34,13 @@ type RelInfo struct {
 	Kind         byte // pg_class.relkind
 	Persistence  byte // pg_class.relpersistence
 	Read         NameVerdict
-	ReadOpaque   bool // reading it can leave state in the session (functions of views and policies)
-	ReadLasting  bool // … of which DISCARD ALL may leave something
+	ReadOpaque   bool   // reading it can leave state in the session (functions of views and policies)
+	ReadLasting  bool   // … of which DISCARD ALL may leave something
+	ReadLeaves   string // as FuncInfo.Leaves
 	ReadNextval  bool
 	WriteOpaque  bool // triggers, rules, defaults and policies that a write reaches
 	WriteLasting bool
+	WriteLeaves  string
 	WriteNextval bool // defaults, identity, triggers
 	// Reason is why Read is not VerdictRead, where Kind and Persistence do not tell (a view
 	// over an unlogged table); ReasonUnknown leaves it to the classifier.
@@ -39,6 +49,27 @@ type RelInfo struct {
 	// standby may refuse it in the middle of its answer.
 	Calls bool
 	// Columns of composite attribute notation are not listed: see Attributes in Catalog.
+}
+
+// JoinNames is the union of two sets of names, each sorted and put together with NUL between them.
+func JoinNames(a, b string) string {
+	if b == "" || a == b {
+		return a
+	}
+	if a == "" {
+		return b
+	}
+	all := append(strings.Split(a, "\x00"), strings.Split(b, "\x00")...)
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), "\x00")
+}
+
+// HasNames says whether all of some names are among others.
+func HasNames(all, some string) bool {
+	if some == "" || all == some || all == "" {
+		return some == "" || all != ""
+	}
+	return JoinNames(all, some) == all
 }
 
 // QName is a schema-qualified name.

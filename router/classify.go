@@ -121,6 +121,7 @@ func JoinInto(u, b *Unit) {
 	before := u.Statements
 	u.Statements += b.Statements
 	u.Flags |= b.Flags
+	u.Leaves = JoinNames(u.Leaves, b.Leaves)
 	if !readOnly {
 		u.Flags &^= FlagReadInReadOnly
 	}

@@ -189,6 +189,7 @@ func joinFunctions(a, b FuncInfo) FuncInfo {
 		Verdict: max(a.Verdict, b.Verdict),
 		Opaque:  a.Opaque || b.Opaque,
 		Lasting: a.Lasting || b.Lasting,
+		Leaves:  JoinNames(a.Leaves, b.Leaves),
 		Nextval: a.Nextval || b.Nextval,
 		Builtin: a.Builtin && b.Builtin,
 	}
@@ -199,6 +200,7 @@ func (p *parser) user(f FuncInfo) {
 	if f.Opaque {
 		p.opaque(f.Lasting)
 	}
+	p.leavesNames(f.Leaves)
 	if f.Nextval {
 		p.flag(FlagNextval)
 	}
@@ -233,6 +235,13 @@ func (p *parser) leaves(opaque, lasting bool) {
 	}
 	if opaque && lasting {
 		p.flag(FlagLasting)
+	}
+}
+
+// leavesNames says that running the statement leaves names of custom settings.
+func (p *parser) leavesNames(names string) {
+	if !p.explain {
+		p.unit.Leaves = JoinNames(p.unit.Leaves, names)
 	}
 }
 
@@ -320,6 +329,7 @@ func (p *parser) relation(c *chain) {
 	if r.ReadOpaque {
 		p.opaque(r.ReadLasting)
 	}
+	p.leavesNames(r.ReadLeaves)
 	if r.ReadNextval {
 		p.flag(FlagNextval)
 	}
@@ -395,6 +405,7 @@ func (p *parser) target(c *chain) {
 		}
 	}
 	p.leaves(r.WriteOpaque, r.WriteLasting)
+	p.leavesNames(r.WriteLeaves)
 	if r.WriteNextval {
 		p.flag(FlagNextval)
 	}

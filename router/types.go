@@ -163,6 +163,8 @@ type Unit struct {
 	Statements int      // how many non-empty statements the text holds
 	Effects    []Effect // nil for nearly all
 	Hint       Hint     // the leading comment's hint
+	// Leaves: custom settings whose names, empty, stay on the connection behind it, and no effect tells of (JoinNames).
+	Leaves string
 	// OnlyTx: the text is one transaction control statement that was understood completely,
 	// so Effects has exactly one entry; such a BEGIN may be deferred.
 	OnlyTx bool

@@ -78,7 +78,7 @@ func (p *parser) anyOpaqueTarget() bool {
 		return true
 	}
 	for _, r := range p.env.Catalog.Relations {
-		if r.WriteOpaque {
+		if r.WriteOpaque || r.WriteLeaves != "" {
 			return true
 		}
 	}
@@ -172,6 +172,7 @@ func (p *parser) refresh() {
 		c := p.chain()
 		if r, ok := p.find(&c); ok {
 			p.leaves(r.ReadOpaque, r.ReadLasting)
+			p.leavesNames(r.ReadLeaves)
 		}
 	}
 	p.skipStatement()
@@ -204,6 +205,7 @@ func (p *parser) ddl() {
 		}
 		if info, ok := p.declared(c.schema(), c.last()); ok {
 			p.leaves(info.Opaque, info.Lasting)
+			p.leavesNames(info.Leaves)
 		}
 		if k := builtinFunction(c.last()); k == builtinSetConfig || k.lock() {
 			p.leaves(true, true)
@@ -287,6 +289,8 @@ func (p *parser) tableAs() {
 			c := p.chain()
 			if info, ok := p.declared(c.schema(), c.last()); ok && p.tok.kind == tokLParen {
 				p.leaves(info.Opaque, info.Lasting)
+				p.leavesNames(info.Leaves)
+				p.leavesNames(info.Leaves)
 			}
 			continue
 		}

@@ -37,13 +37,15 @@ type bodyScanner struct {
 
 // settingArg follows the arguments of one call of set_config.
 type settingArg struct {
-	depth  int  // of its parentheses
-	index  int  // of the argument at hand
-	tokens int  // of that argument
-	named  bool // it starts with is_local
-	yes    bool // its last token is true
-	local  bool // the call is local to the transaction
-	known  bool // it names a setting of which DISCARD ALL leaves nothing
+	depth  int    // of its parentheses
+	index  int    // of the argument at hand
+	tokens int    // of that argument
+	named  bool   // it starts with is_local
+	yes    bool   // its last token is true
+	local  bool   // the call is local to the transaction
+	known  bool   // it names a setting of which DISCARD ALL leaves nothing
+	naming bool   // the argument at hand starts with setting_name
+	name   string // of the setting, "" where it is no constant
 }
 
 // scanBody adds to out what a body in SQL or PL/pgSQL uses, as far as names can be found,
@@ -251,7 +253,11 @@ func (s *bodyScanner) keyword(w word) {
 func (s *bodyScanner) setStatement() {
 	look := s.lex.ahead()
 	t := look.next()
-	if t.is("local") || t.is("transaction") || t.is("constraints") || s.assigned() {
+	if t.is("local") && !s.assigned() {
+		s.localName(look)
+		return
+	}
+	if t.is("transaction") || t.is("constraints") || s.assigned() {
 		return
 	}
 	if t.is("session") {
@@ -268,6 +274,27 @@ func (s *bodyScanner) changes(look lexer) {
 		return
 	}
 	s.opaque()
+}
+
+// localName notes a setting that is set for the transaction; its name is next in look.
+func (s *bodyScanner) localName(look lexer) {
+	t := look.next()
+	if t.kind != tokWord && t.kind != tokName {
+		return
+	}
+	name := string(t.text)
+	for look.peek() == '.' {
+		look.next()
+		name += "." + string(look.next().text)
+	}
+	s.local(lowerASCII(name))
+}
+
+// local notes that a setting is set for the transaction: the name of a custom one stays.
+func (s *bodyScanner) local(name string) {
+	if isCustomSetting(name) {
+		s.out.add(refLeaves, 0, s.names.numberString(name))
+	}
 }
 
 // assigned tells whether the word at hand is a variable that is assigned to.
@@ -439,6 +466,7 @@ func (s *bodyScanner) argument(t token) {
 		a.end()
 		switch {
 		case a.local:
+			s.local(a.name)
 		case a.known:
 			s.leaves()
 		default:
@@ -452,7 +480,19 @@ func (s *bodyScanner) argument(t token) {
 		a.known = a.tokens == 1 && t.kind == tokString && t.escape == 0 && resettable(lowerASCII(string(t.text)))
 	}
 	if a.tokens == 1 {
-		a.named = t.is("is_local")
+		a.named, a.naming = t.is("is_local"), t.is("setting_name")
+	}
+	if first := a.index == 0 && !a.naming; first || a.naming {
+		at := 3
+		if first {
+			at = 1
+		}
+		switch {
+		case a.tokens == at && t.kind == tokString && t.escape == 0:
+			a.name = lowerASCII(string(t.text))
+		case a.tokens >= at:
+			a.name = ""
+		}
 	}
 	a.yes = t.is("true") || t.kind == tokString && (string(t.text) == "true" || string(t.text) == "t")
 }
@@ -462,5 +502,5 @@ func (a *settingArg) end() {
 	if a.yes && (a.index == 2 && a.tokens == 1 || a.named && a.tokens == 3) {
 		a.local = true
 	}
-	a.tokens, a.named, a.yes = 0, false, false
+	a.tokens, a.named, a.naming, a.yes = 0, false, false, false
 }

@@ -27,7 +27,7 @@ func bodyWords(out *code, names *symbols) string {
 	}
 	var refs []string
 	for _, r := range out.refs {
-		prefix := map[refKind]string{refCall: "", refRead: "r:", refWrite: "w:", refTypeName: "::"}[r.kind]
+		prefix := map[refKind]string{refCall: "", refRead: "r:", refWrite: "w:", refTypeName: "::", refLeaves: "leaves:"}[r.kind]
 		name := names.text(r.b)
 		if name == "=" {
 			continue // in nearly every statement
@@ -107,6 +107,15 @@ func TestBody(t *testing.T) {
 		{`DO $$ BEGIN RESET ALL; END $$`, `opaque passing`},
 		{`DO LANGUAGE plpgsql 'BEGIN PERFORM f(); END'`, `f`},
 
+		{`SELECT set_config('a.B', 'b', true)`, `leaves:a.b set_config`},
+		{`SELECT set_config('a.b' || c, 'b', true)`, `set_config ||`},
+		{`SELECT set_config(c, 'a.b', true)`, `set_config`},
+		{`SELECT set_config(E'a\\x2eb', 'c', true)`, `set_config`},
+		{`SELECT set_config(new_value => 'c.d', is_local => true, setting_name => 'a.b')`, `leaves:a.b set_config`},
+		{`SELECT set_config(setting_name => 'a.b' || c, new_value => 'd', is_local => true)`, `set_config ||`},
+		{`SELECT set_config('a.b', set_config('c.d', 'e', true), true)`, `leaves:a.b leaves:c.d set_config`},
+		{`SET LOCAL a.B = 1; SET LOCAL "c.d" TO 2; SET LOCAL e = 3`, `leaves:a.b leaves:c.d`},
+		{`BEGIN local := 1; END`, ``},
 		{`SELECT set_config('a', 'b', true)`, `set_config`},
 		{`SELECT set_config('a', 'b', 'true')`, `set_config`},
 		{`SELECT set_config('a', f(1, 2), TRUE), g()`, `f g set_config`},

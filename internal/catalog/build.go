@@ -1,6 +1,11 @@
 package catalog
 
-import "pgweir/router"
+import (
+	bits64 "math/bits"
+	"slices"
+
+	"pgweir/router"
+)
 
 // builder turns facts into the graph and the graph into the view.
 type builder struct {
@@ -21,6 +26,7 @@ type builder struct {
 	opNames   map[nameKey]nodeID
 	castNames map[nameKey]nodeID
 	ddl       nodeID
+	left      []string // names of custom settings that something leaves, by their bits in state.names
 }
 
 // nameKey is a name in a body: the symbols of its schema, 0 for none, and of itself.
@@ -229,6 +235,9 @@ func (b *builder) linkFunctions() {
 		}
 		n := b.functions[fn.oid]
 		b.use(n, fn.body, false)
+		for _, name := range fn.settings {
+			b.leaves(n, lowerASCII(name))
+		}
 		b.use(n, fn.defaults, true)
 		for _, support := range b.facts.aggregates[fn.oid] {
 			b.linkTo(n, b.functions, support, true)
@@ -402,8 +411,33 @@ func (b *builder) use(from nodeID, c *code, full bool) {
 			b.graph.link(from, b.nameNode(b.opNames, r), false)
 		case refTypeName:
 			b.graph.link(from, b.nameNode(b.castNames, ref{b: r.b}), false)
+		case refLeaves:
+			b.leaves(from, b.names.text(r.b))
 		}
 	}
+}
+
+// leaves notes that using a node leaves the name of a custom setting on the connection, empty, although the setting is the
+// transaction's. Where there are too many such names it counts as opaque.
+func (b *builder) leaves(n nodeID, name string) {
+	at := slices.Index(b.left, name)
+	if at < 0 {
+		at = len(b.left)
+		if at == 64 {
+			b.graph.mark(n, bitOpaque|bitLasting)
+			return
+		}
+		b.left = append(b.left, name)
+	}
+	b.graph.leave(n, 1<<at)
+}
+
+// leftNames is names of settings as router.FuncInfo has them.
+func (b *builder) leftNames(names uint64) (left string) {
+	for ; names != 0; names &= names - 1 {
+		left = router.JoinNames(left, b.left[bits64.TrailingZeros64(names)])
+	}
+	return left
 }
 
 // nameNode returns the node of a name that some body uses.

@@ -46,14 +46,15 @@ type function struct {
 	oid, schema, lang uint32
 	returns           uint32
 	name              string
-	extension         string // "" if it belongs to none
-	kind              byte   // prokind
-	volatility        byte   // provolatile
-	row               bool   // its first argument can be a row, so that t.f may call it
-	touched           bool   // of initdb's making, but changed since
-	version           uint32 // xmin
-	body              *code  // of what it runs
-	defaults          *code  // of its parameters' defaults, which a call runs
+	extension         string   // "" if it belongs to none
+	kind              byte     // prokind
+	volatility        byte     // provolatile
+	row               bool     // its first argument can be a row, so that t.f may call it
+	touched           bool     // of initdb's making, but changed since
+	version           uint32   // xmin
+	settings          []string // custom ones that it is declared to SET
+	body              *code    // of what it runs
+	defaults          *code    // of its parameters' defaults, which a call runs
 }
 
 // own tells whether the function is not one as initdb makes them in pg_catalog.

@@ -177,3 +177,35 @@ func TestOpaqueNames(t *testing.T) {
 		}
 	}
 }
+
+// TestLeaves: names of custom settings that stay on a connection although their values do not are known for what can bring
+// them there, by function or relation.
+func TestLeaves(t *testing.T) {
+	database(t, "leaves")
+	run(t, "leaves", `
+		CREATE FUNCTION sets() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN set_config('a.b', 'x', true); END $$;
+		CREATE FUNCTION calls() RETURNS text LANGUAGE sql AS 'SELECT sets()';
+		CREATE FUNCTION declared() RETURNS text LANGUAGE sql SET "C.d" = 'x' SET work_mem = '1MB' AS 'SELECT sets()';
+		CREATE FUNCTION safe() RETURNS text LANGUAGE sql AS 'SELECT sets()';
+		CREATE FUNCTION sets_own() RETURNS text LANGUAGE sql AS $$ SELECT set_config('work_mem', '1MB', true) $$;
+		CREATE FUNCTION fires() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SET LOCAL e.f = 'x'; RETURN NEW; END $$;
+		CREATE TABLE t (a int);
+		CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION fires();
+		CREATE VIEW v AS SELECT set_config('g.h', 'x', true) FROM t;
+		CREATE FUNCTION of_row(t) RETURNS text LANGUAGE sql AS 'SELECT sets()'`)
+	c := read(t, "leaves", Rules{SessionSafeFunctions: []string{"public.safe"}}, newCache()).catalog
+	name := func(n string) router.QName { return router.QName{Schema: "public", Name: n} }
+	for f, want := range map[string]string{"sets": "a.b", "calls": "a.b", "declared": "a.b\x00c.d", "safe": "", "sets_own": ""} {
+		if got := c.Functions[name(f)]; got.Leaves != want || got.Opaque {
+			t.Errorf("%s leaves %q, opaque %v", f, got.Leaves, got.Opaque)
+		}
+	}
+	for rel, want := range map[string][2]string{"t": {"", "e.f"}, "v": {"g.h", "e.f\x00g.h"}} {
+		if got := c.Relations[name(rel)]; got.ReadLeaves != want[0] || got.WriteLeaves != want[1] {
+			t.Errorf("%s leaves %q when it is read, %q when it is written", rel, got.ReadLeaves, got.WriteLeaves)
+		}
+	}
+	if !c.OpaqueNames["of_row"] {
+		t.Error("an attribute that leaves a name is not listed")
+	}
+}

@@ -22,7 +22,8 @@ type state struct {
 	verdict router.NameVerdict
 	reason  router.Reason
 	bits    bits
-	safe    bool // opaque neither sticks nor travels: the configuration vouches for it
+	names   uint64 // of custom settings that stay on the connection, by builder.left
+	safe    bool   // opaque neither sticks nor travels: the configuration vouches for it
 }
 
 // edge says that using from can use to. Along a full edge the verdict travels as well.
@@ -92,13 +93,23 @@ func (g *graph) mark(n nodeID, b bits) bool {
 	return true
 }
 
+// leave adds names of settings to a node.
+func (g *graph) leave(n nodeID, names uint64) bool {
+	s := &g.states[n]
+	if s.safe || s.names|names == s.names {
+		return false
+	}
+	s.names |= names
+	return true
+}
+
 // solve lets everything travel along the edges until nothing changes.
 func (g *graph) solve() {
 	starts, users := g.reversed()
 	queue := make([]nodeID, 0, len(g.states))
 	queued := make([]bool, len(g.states))
 	for n := range g.states {
-		if s := &g.states[n]; s.bits != 0 || rank(s.verdict) > 1 {
+		if s := &g.states[n]; s.bits != 0 || s.names != 0 || rank(s.verdict) > 1 {
 			queue = append(queue, nodeID(n))
 			queued[n] = true
 		}
@@ -114,6 +125,9 @@ func (g *graph) solve() {
 				b &^= bitCalls
 			}
 			changed := g.mark(u.from, b)
+			if g.leave(u.from, s.names) {
+				changed = true
+			}
 			if u.full && g.raise(u.from, s.verdict, s.reason) {
 				changed = true
 			}

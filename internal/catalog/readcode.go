@@ -1,6 +1,9 @@
 package catalog
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // appendNumber appends n in decimal.
 func appendNumber(dst []byte, n uint32) []byte { return strconv.AppendUint(dst, uint64(n), 10) }
@@ -22,13 +25,20 @@ func (r *reader) functions() {
 			) v(x))
 		SELECT p.oid, p.pronamespace, p.proname, p.prolang, p.prokind, p.provolatile, p.xmin, p.prorettype,
 			coalesce(t.typtype IN ('c', 'd') OR t.typname IN ('record', 'any', 'anyelement', 'anynonarray', 'anycompatible', 'anycompatiblenonarray'), false),
-			p.oid < 16384 AND p.pronamespace = 'pg_catalog'::regnamespace AND coalesce(p.xmin::text::bigint > made.last, false)
+			p.oid < 16384 AND p.pronamespace = 'pg_catalog'::regnamespace AND coalesce(p.xmin::text::bigint > made.last, false),
+			(SELECT string_agg(split_part(s, '=', 1), '=') FROM unnest(p.proconfig) s WHERE s LIKE '%.%')
 		FROM made, pg_proc p LEFT JOIN pg_type t ON p.pronargs > 0 AND t.oid = p.proargtypes[0]`, func(row row) {
 		oid := row.oid(0)
+		var settings []string
+		for name := range strings.SplitSeq(string(row[10]), "=") {
+			if isCustomSetting(name) {
+				settings = append(settings, lowerASCII(name))
+			}
+		}
 		f.functions = append(f.functions, function{
 			oid: oid, schema: row.oid(1), name: r.name(row[2]), lang: row.oid(3),
 			kind: row.byte(4), volatility: row.byte(5), version: row.oid(6), returns: row.oid(7),
-			row: row.bool(8), touched: row.bool(9) && members[oid] == "", extension: members[oid],
+			row: row.bool(8), touched: row.bool(9) && members[oid] == "", extension: members[oid], settings: settings,
 		})
 	})
 }

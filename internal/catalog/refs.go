@@ -18,6 +18,7 @@ const (
 	refWrite                   // a, b: of a relation that is written
 	refOpName                  // b: of an operator
 	refTypeName                // b: of a type behind "::"
+	refLeaves                  // b: of a custom setting that is set for the transaction
 )
 
 // ref is one thing that a piece of code can use.

@@ -24,9 +24,10 @@ type treeScanner struct {
 
 // call is a call of set_config whose last argument is yet to be seen.
 type call struct {
-	depth int  // of the FUNCEXPR node
-	local bool // the last argument so far is a constant true: is_local
-	known bool // it names a setting of which DISCARD ALL leaves nothing
+	depth int    // of the FUNCEXPR node
+	local bool   // the last argument so far is a constant true: is_local
+	known bool   // it names a setting of which DISCARD ALL leaves nothing
+	name  string // of the setting, "" where it is no constant
 }
 
 // scanTree adds to out what an expression or query kept as pg_node_tree uses. Text that is
@@ -124,7 +125,11 @@ func (s *treeScanner) closeCall() {
 	if n == 0 || s.setting[n-1].depth != s.depth {
 		return
 	}
-	if c := &s.setting[n-1]; !c.local {
+	switch c := &s.setting[n-1]; {
+	case c.local && isCustomSetting(c.name):
+		s.out.add(refLeaves, 0, s.names.numberString(c.name))
+	case c.local:
+	default:
 		s.out.flags |= codeOpaque
 		if !c.known {
 			s.out.flags |= codeLasting
@@ -168,7 +173,8 @@ func (s *treeScanner) function() {
 	}
 	switch n {
 	case oidSetConfig:
-		s.setting = append(s.setting, call{depth: s.depth, known: resettable(s.constantName())})
+		name := s.constantName()
+		s.setting = append(s.setting, call{depth: s.depth, known: resettable(name), name: name})
 		s.out.flags |= codeSets
 		return
 	case oidCurrentSetting, oidCurrentSettingMissing:

@@ -47,7 +47,7 @@ func (b *builder) catalog() *router.Catalog {
 		OpaqueNames:                  make(map[string]bool),
 		DefaultIsolationSerializable: b.facts.isolation.base(),
 		FixedSettings:                make(map[string]bool),
-		OpaqueDDL:                    b.graph.states[b.ddl].bits&bitOpaque != 0,
+		OpaqueDDL:                    b.graph.states[b.ddl].bits&bitOpaque != 0 || b.graph.states[b.ddl].names != 0,
 	}
 	b.viewFunctions(c)
 	b.viewRelations(c)
@@ -75,7 +75,7 @@ func (b *builder) list(c *router.Catalog, list map[string]bool, name string, n n
 		return
 	}
 	list[name] = true
-	if b.graph.states[n].bits&bitOpaque != 0 {
+	if s := &b.graph.states[n]; s.bits&bitOpaque != 0 || s.names != 0 {
 		c.OpaqueNames[name] = true
 	}
 }
@@ -83,7 +83,7 @@ func (b *builder) list(c *router.Catalog, list map[string]bool, name string, n n
 // plain tells whether using a node only reads, and the same on every node.
 func (b *builder) plain(n nodeID) bool {
 	s := b.graph.states[n]
-	return s.verdict == router.VerdictRead && s.bits&^bitCalls == 0
+	return s.verdict == router.VerdictRead && s.bits&^bitCalls == 0 && s.names == 0
 }
 
 // typeName returns the name of a type that was read.
@@ -124,6 +124,7 @@ func (b *builder) viewFunctions(c *router.Catalog) {
 		info.Verdict = max(info.Verdict, s.verdict)
 		info.Opaque = info.Opaque || s.bits&bitOpaque != 0
 		info.Lasting = info.Lasting || s.bits&bitLasting != 0
+		info.Leaves = router.JoinNames(info.Leaves, b.leftNames(s.names))
 		info.Nextval = info.Nextval || s.bits&bitNextval != 0
 		info.Builtin = schema == "pg_catalog"
 		c.Functions[name] = info
@@ -147,6 +148,8 @@ func (b *builder) viewRelations(c *router.Catalog) {
 			Read:         read.verdict,
 			ReadOpaque:   read.bits&bitOpaque != 0,
 			ReadLasting:  read.bits&bitLasting != 0,
+			ReadLeaves:   b.leftNames(read.names),
+			WriteLeaves:  b.leftNames(write.names),
 			ReadNextval:  read.bits&bitNextval != 0,
 			WriteOpaque:  write.bits&bitOpaque != 0,
 			WriteLasting: write.bits&bitLasting != 0,

@@ -77,3 +77,31 @@ func TestOpaqueLong(t *testing.T) {
 		}
 	}
 }
+
+// TestLeftNames: the name of a setting that a function has set for its transaction is not there for clients that have not called it.
+func TestLeftNames(t *testing.T) {
+	c := sharedCluster(t)
+	drop := `DROP TABLE IF EXISTS left_t; DROP FUNCTION IF EXISTS left_sets(), left_calls(), left_fires()`
+	straight := client(t, c.Nodes[0].Addr(), localpg.Superuser, c.Password, appDatabase)
+	ask(t, straight, drop)
+	ask(t, straight, `CREATE FUNCTION left_sets() RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('leftover.name', '1', true); RETURN 1; END $$;
+		CREATE FUNCTION left_calls() RETURNS int LANGUAGE sql STABLE SET leftover.declared = 'x' AS 'SELECT 1';
+		CREATE FUNCTION left_fires() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SET LOCAL leftover.trigger = 'x'; RETURN NEW; END $$;
+		CREATE TABLE left_t (id int); GRANT ALL ON left_t TO PUBLIC;
+		CREATE TRIGGER tr BEFORE INSERT ON left_t FOR EACH ROW EXECUTE FUNCTION left_fires()`)
+	must(t, c.WaitReplayed(t.Context()))
+	t.Cleanup(func() { ask(t, client(t, c.Nodes[0].Addr(), localpg.Superuser, c.Password, appDatabase), drop) })
+	p := StartProxy(t, c, proxyConfig{Extra: "pool_size: 1\n"})
+	const names = "SELECT concat_ws(' ', coalesce(current_setting('leftover.name', true), 'none'), coalesce(current_setting('leftover.declared', true), 'none'), coalesce(current_setting('leftover.trigger', true), 'none'))"
+	for _, sql := range []string{"SELECT left_sets()", "SELECT left_calls()", "INSERT INTO left_t VALUES (1)"} {
+		a, b := client(t, p.Addr, appUser, appPassword, appDatabase), client(t, p.Addr, appUser, appPassword, appDatabase)
+		for range 2 {
+			ask(t, a, sql)
+			for _, where := range []string{"/* pgweir: primary */ ", ""} {
+				if got := ask(t, b, where+names); got != "none none none" {
+					t.Errorf("behind another's %s: %q", sql, got)
+				}
+			}
+		}
+	}
+}

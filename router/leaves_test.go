@@ -1,0 +1,49 @@
+package router
+
+import "testing"
+
+// TestLeaves: a text tells of the names that what it uses leaves on a connection, but where it does not run it.
+func TestLeaves(t *testing.T) {
+	name := func(n string) QName { return QName{Schema: "public", Name: n} }
+	c := New(DefaultConfig())
+	env := &Env{Database: "app", Path: &Path{Schemas: []string{"public"}}, Catalog: &Catalog{
+		Generation: 1,
+		Functions: map[QName]FuncInfo{
+			name("f"): {Verdict: VerdictRead, Leaves: "a.b"}, name("g"): {Verdict: VerdictDoubtful, Leaves: "a.b\x00c.d"},
+		},
+		Relations: map[QName]RelInfo{
+			name("t"): {Kind: 'r', Persistence: 'p', Read: VerdictRead, WriteLeaves: "e.f"},
+			name("v"): {Kind: 'v', Persistence: 'p', Read: VerdictRead, ReadLeaves: "g.h"},
+		},
+	}}
+	for sql, want := range map[string]string{
+		"SELECT f()":                      "a.b",
+		"SELECT f(), g()":                 "a.b\x00c.d",
+		"SELECT f(); SELECT * FROM v":     "a.b\x00g.h",
+		"SELECT * FROM t":                 "",
+		"INSERT INTO t SELECT f()":        "a.b\x00e.f",
+		"EXPLAIN SELECT f()":              "",
+		"EXPLAIN ANALYZE SELECT f()":      "a.b",
+		"DO $$ BEGIN PERFORM f(); END $$": "a.b",
+		"DO $$ BEGIN INSERT INTO t (a) VALUES (1); PERFORM set_config('i.j', 'x', true); END $$": "e.f\x00i.j",
+	} {
+		if got := c.Classify([]byte(sql), env); got.Leaves != want {
+			t.Errorf("%s leaves %q, want %q", sql, got.Leaves, want)
+		}
+	}
+}
+
+// TestNames: sets of names are put together and compared.
+func TestNames(t *testing.T) {
+	if got := JoinNames("a\x00c", "b\x00c"); got != "a\x00b\x00c" {
+		t.Errorf("joined: %q", got)
+	}
+	for _, c := range []struct {
+		all, some string
+		want      bool
+	}{{"", "", true}, {"a", "", true}, {"", "a", false}, {"a\x00b", "b", true}, {"ab", "a", false}, {"a\x00b", "b\x00c", false}} {
+		if got := HasNames(c.all, c.some); got != c.want {
+			t.Errorf("%q among %q: %v", c.some, c.all, got)
+		}
+	}
+}
