@@ -22,17 +22,17 @@ type mutant struct {
 var mutants = []mutant{
 	{
 		"custom settings stay", "proxy/lease.go",
-		"\tcase l.custom != \"\" && l.custom != s.st.set.custom:\n\t\treturn pool.Unfit\n", "",
+		"\tcase l.custom.count > 0 && l.custom != s.st.set.custom, !router.HasNames(s.left, l.left):\n\t\treturn pool.Unfit\n", "",
 	},
 	{"settings are not replayed", "proxy/lease.go", "\tif sql != \"\" {\n", "\tif sql == \"-\" {\n"},
 	{"settings do not go ahead", "proxy/compose.go", "\tk.goesAhead(s.ahead)\n", ""},
 	{"a name that was reset is gone", "proxy/state.go", "return from.with(name, atDefault)", "return from.reset(name)"},
-	{"settings are not reset", "proxy/lease.go", "if _, ok := to.get(name); !ok && !isIdentity(name) {", "if _, ok := to.get(name); !ok && name == \"\" {"},
+	{"settings are not reset", "proxy/lease.go", "if _, ok := to.get(p.name); !ok && !isIdentity(p.name) {", "if _, ok := to.get(p.name); !ok && p.name == \"\" {"},
 	{"a role stays", "proxy/lease.go", "\t\tif _, ok := from.get(name); ok {\n\t\t\tall = append", "\t\tif _, ok := from.get(name); ok && name == \"\" {\n\t\t\tall = append"},
 	{"pinned connections are shared", "proxy/lease.go", "\tcase pin != router.PinNone:\n", "\tcase pin > router.PinOpaque+100:\n"},
 	{"a connection is not wiped", "proxy/pool/pool.go", "\tif c.Dirty {\n", "\tif c.Dirty && c.State == c {\n"},
-	{"what a trigger set stays", "proxy/startup.go", "if l.spoiled || len(s.doubts) > 0 || s.st.custom || s.st.lasts() || ", "if "},
-	{"SQL sees everybody's statements", "proxy/lease.go", "|| !s.mentions(c) {", "|| true {"},
+	{"what a trigger set stays", "proxy/startup.go", "if l.spoiled || l.left != \"\" || len(s.doubts) > 0 || s.st.custom || s.st.lasts() || ", "if "},
+	{"SQL sees everybody's statements", "proxy/claim.go", "|| !s.mentions(c) {", "|| true {"},
 }
 
 // TestMutantsApply keeps the list in step with the code.
