@@ -44,6 +44,12 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 		s.running.Store(nil)
 		return false, s.cause()
 	}
+	select {
+	case <-s.canceled: // it came while the statement was on its way here
+		s.running.Store(nil)
+		return false, s.refuse(c, problemCanceled())
+	default:
+	}
 	l.node.Live.Outstanding.Add(1)
 	s.figures.request.Store(began)
 	try.number++

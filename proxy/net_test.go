@@ -243,6 +243,42 @@ func TestCancelWhileHeld(t *testing.T) {
 	equal(t, "a late one, and a read that waits for a sample", c.query("SELECT 1"), "T D(standby-b) C(SELECT 1) Z(I)")
 }
 
+// TestCancelOnTheWay: a cancel that comes while a connection is prepared for a statement is for the statement.
+func TestCancelOnTheWay(t *testing.T) {
+	both(t, func(t *testing.T, protocol string) {
+		r := newRig(t, withoutB, pooled(1))
+		a, b := r.client(), r.client()
+		a.query("SET work_mem TO '9MB'")
+		for _, tx := range []bool{false, true} {
+			b.query("INSERT INTO t VALUES (1)")
+			began, finish := make(chan struct{}), make(chan struct{})
+			r.p().on(`SET "work_mem" TO '9MB'`, func(b *backendPG) error {
+				close(began)
+				if err := b.StallUntil(finish); err != nil {
+					return err
+				}
+				b.say(pgtest.CommandComplete("SET"))
+				return nil
+			})
+			want := "E(ERROR 57014 pgweir) Z(I)"
+			if tx {
+				a.query("BEGIN")
+				want = "E(ERROR 57014 pgweir) Z(E)"
+			}
+			a.sendSQL(protocol, "INSERT INTO t VALUES (2)")
+			<-began
+			must(t, a.Cancel())
+			close(finish)
+			equal(t, "cancelled", a.ready(1), want)
+			equal(t, "sent", r.ran("INSERT INTO t VALUES (2)"), "never")
+			if tx {
+				equal(t, "the transaction", a.query("COMMIT"), "C(ROLLBACK) Z(I)")
+			}
+			equal(t, "the next one", a.query("INSERT INTO t VALUES (3)"), "C(INSERT 0 1) Z(I)")
+		}
+	})
+}
+
 // TestCancelKeys: protocol 3.2 gets longer secrets.
 func TestCancelKeys(t *testing.T) {
 	r := newRig(t)

@@ -335,12 +335,17 @@ func (srv *Server) accept(ctx context.Context, index int, l net.Listener) {
 // goroutine keeps its stack until the collector halves it.
 func (srv *Server) arrive(ctx context.Context, listener int, c net.Conn) {
 	link := pgwire.NewLink(c)
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	nudge := new(pool.Nudge)
+	cancel := func(cause error) {
+		end(cause)
+		nudge.Now()
+	}
 	if !srv.enter(link, cancel) {
 		_ = link.Close()
 		return
 	}
-	s, reason := srv.admit(ctx, cancel, listener, link)
+	s, reason := srv.admit(ctx, cancel, nudge, listener, link)
 	if s == nil || reason != nil {
 		srv.depart(link, s, cancel, reason)
 		return
@@ -385,12 +390,12 @@ func (srv *Server) depart(link *pgwire.Link, s *session, cancel context.CancelCa
 }
 
 // admit takes a new connection through its login.
-func (srv *Server) admit(ctx context.Context, cancel context.CancelCauseFunc, listener int, link *pgwire.Link) (*session, error) {
+func (srv *Server) admit(ctx context.Context, cancel context.CancelCauseFunc, nudge *pool.Nudge, listener int, link *pgwire.Link) (*session, error) {
 	until := time.Now().Add(srv.admission.Load().LoginTimeout)
 	if err := link.SetDeadline(until); err != nil {
 		return nil, err
 	}
-	a := &arrival{srv: srv, listener: listener, link: link, ctx: ctx, cancel: cancel, until: until}
+	a := &arrival{srv: srv, listener: listener, link: link, ctx: ctx, cancel: cancel, nudge: nudge, until: until}
 	st, err := a.negotiate()
 	if errors.Is(err, errDirectTLS) {
 		if err = a.direct(); err == nil {

@@ -21,6 +21,7 @@ type session struct {
 	client  *pgwire.Link
 	ctx     context.Context // the connection's own: it carries the cause of the end to whoever waits on the session's behalf
 	cancel  context.CancelCauseFunc
+	nudge   *pool.Nudge // for who ends ctx or sends to canceled
 	cluster *Cluster
 	target  *Target
 	// listener is the index of the one that it came in by.

@@ -99,18 +99,33 @@ func (srv *Server) terminate(s *session) {
 
 // cancelRunning cancels what runs for a session, or waits to. It returns when the node has taken note.
 func (srv *Server) cancelRunning(ctx context.Context, s *session) {
-	l := s.running.Load()
-	if l != nil {
-		// What runs next on this connection waits until the node has taken note.
-		l.cancelling.Lock()
-		defer l.cancelling.Unlock()
-	}
-	if l == nil || s.running.Load() != l {
+	for {
+		if l := s.running.Load(); l != nil && srv.cancelOn(ctx, s, l) {
+			return
+		}
 		select {
 		case s.canceled <- struct{}{}: // a statement that waits for a node is cancelled there
+			s.nudge.Now()
 		default:
 		}
-		return
+		if s.running.Load() == nil {
+			return
+		}
+		select {
+		case <-s.canceled: // it runs by now, and may have looked too early
+		default:
+			return
+		}
+	}
+}
+
+// cancelOn cancels what runs on a lease, and says whether it did: the session may run something elsewhere by now.
+func (srv *Server) cancelOn(ctx context.Context, s *session, l *lease) bool {
+	// What runs next on this connection waits until the node has taken note.
+	l.cancelling.Lock()
+	defer l.cancelling.Unlock()
+	if s.running.Load() != l {
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.target.CancelTimeout)
 	defer cancel()
@@ -119,4 +134,5 @@ func (srv *Server) cancelRunning(ctx context.Context, s *session) {
 	if err := l.conn.Cancel(ctx); err != nil {
 		srv.log.Warn("cancel", "cluster", s.cluster.Name, "node", l.node.Name, "error", err)
 	}
+	return true
 }

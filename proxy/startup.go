@@ -12,6 +12,7 @@ import (
 	"pgweir/health"
 	"pgweir/internal/auth"
 	"pgweir/internal/pgwire"
+	"pgweir/proxy/pool"
 	"pgweir/router"
 )
 
@@ -22,6 +23,7 @@ type arrival struct {
 	link     *pgwire.Link
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
+	nudge    *pool.Nudge
 	until    time.Time // the end of the login
 	endPoint []byte    // of the certificate the client was shown, for channel binding
 	secure   bool
@@ -341,7 +343,7 @@ const (
 // newSession makes the session of an authenticated client.
 func (srv *Server) newSession(a *arrival, st *pgwire.Startup, target *Target, keys auth.Keys) (*session, error) {
 	s := &session{
-		srv: srv, client: a.link, ctx: a.ctx, cancel: a.cancel, cluster: target.Cluster, target: target, user: st.User,
+		srv: srv, client: a.link, ctx: a.ctx, cancel: a.cancel, nudge: a.nudge, cluster: target.Cluster, target: target, user: st.User,
 		keys:     target.Cluster.sharedKeys(st.User, &keys),
 		listener: a.listener, base: emptyBase, canceled: make(chan struct{}, 1), serial: srv.statements.next(),
 	}

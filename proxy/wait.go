@@ -30,6 +30,7 @@ func (s *session) waitFor(ctx context.Context, node *health.Node) (*pool.Conn, e
 		Keys: *s.keys, Params: s.startupParams, OpenedMark: s.cluster.Monitor.Fence().Mark, Ranker: s,
 		Patience: pool.Patience{
 			Limit: limit, Over: why, Notify: s.target.WaitNotify, Notice: s.tellWait, Cancel: s.canceled, Canceled: errWaitCanceled,
+			Nudge:  s.nudge,
 			AtOnce: s.atOnce,
 		},
 		Home: &s.homes[slotOf(node)],

@@ -105,6 +105,12 @@ func (g *group) acquire(ctx context.Context, w *waiter) (again bool, err error) 
 
 // await waits until something is granted, or the wait ends.
 func (g *group) await(ctx context.Context, w *waiter) error {
+	if n := w.patience.Nudge; n != nil {
+		n.waiter.Store(w)
+		err := g.awaitNudged(ctx, w)
+		n.waiter.Store(nil)
+		return err
+	}
 	for {
 		select {
 		case <-w.look:
@@ -115,6 +121,24 @@ func (g *group) await(ctx context.Context, w *waiter) error {
 			return g.giveUp(w, w.patience.Canceled)
 		case <-ctx.Done():
 			return g.giveUp(w, context.Cause(ctx))
+		}
+	}
+}
+
+// awaitNudged is await where somebody says when to look for an end of the wait.
+func (g *group) awaitNudged(ctx context.Context, w *waiter) error {
+	for {
+		select {
+		case <-w.patience.Cancel:
+			return g.giveUp(w, w.patience.Canceled)
+		default:
+		}
+		if ctx.Err() != nil {
+			return g.giveUp(w, context.Cause(ctx))
+		}
+		<-w.look
+		if done, err := g.looks(w); done {
+			return err
 		}
 	}
 }

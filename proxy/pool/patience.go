@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,9 +21,22 @@ type Patience struct {
 	// Cancel ends it at once, with Canceled.
 	Cancel   <-chan struct{}
 	Canceled error
+	// Nudge, if there is one, is nudged after Cancel was sent to or the context of the Get has ended: who stands in line then
+	// waits for one thing in place of three, which costs half as much.
+	Nudge *Nudge
 	// AtOnce is that it does not stand in line: it fails with ErrBusy where there is neither a connection for it nor room
 	// for one. Opening one takes its time.
 	AtOnce bool
+}
+
+// Nudge has a Get that stands in line look whether it is to end. The zero Nudge is ready for one Get at a time.
+type Nudge struct{ waiter atomic.Pointer[waiter] }
+
+// Now may be called by anybody at any time.
+func (n *Nudge) Now() {
+	if w := n.waiter.Load(); w != nil {
+		w.rouse() // it may be another's by now, who looks for nothing then
+	}
 }
 
 // ErrBusy is in the *WaitError of a Get with Patience.AtOnce.

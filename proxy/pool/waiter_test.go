@@ -174,6 +174,58 @@ func TestPatienceThatEndsWhileTheNodeIsAskedAgain(t *testing.T) {
 	}
 }
 
+// TestNudge: who stands in line learns by a nudge that its context has ended or that it was cancelled, whenever that was, and
+// gets what it waits for all the same where it is nudged for nothing.
+func TestNudge(t *testing.T) {
+	errEnded, errCanceled := errors.New("ended"), errors.New("canceled")
+	for _, c := range []struct {
+		what  string
+		early bool // before it waits
+		do    func(end context.CancelCauseFunc, cancel chan struct{}, free func())
+		want  error
+	}{
+		{"the context", false, func(end context.CancelCauseFunc, _ chan struct{}, _ func()) { end(errEnded) }, errEnded},
+		{"the context, early", true, func(end context.CancelCauseFunc, _ chan struct{}, _ func()) { end(errEnded) }, errEnded},
+		{"a cancel", false, func(_ context.CancelCauseFunc, cancel chan struct{}, _ func()) { cancel <- struct{}{} }, errCanceled},
+		{"a cancel, early", true, func(_ context.CancelCauseFunc, cancel chan struct{}, _ func()) { cancel <- struct{}{} }, errCanceled},
+		{"nothing", false, func(_ context.CancelCauseFunc, _ chan struct{}, free func()) { synctest.Wait(); free() }, nil},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPool(t, sized(1))
+				spec := specFor(t, "192.0.2.1:5432")
+				g := slotOf(t, p, spec)
+				nudge, cancel := new(Nudge), make(chan struct{}, 1)
+				ctx, end := context.WithCancelCause(t.Context())
+				spec.Patience = Patience{Cancel: cancel, Canceled: errCanceled, Nudge: nudge}
+				do := func() {
+					c.do(end, cancel, func() { g.failed(&ConnectError{Err: errOver}) })
+					nudge.Now()
+				}
+				if c.early {
+					do()
+				}
+				w := p.newWaiter(spec, now())
+				got := make(chan error)
+				go func() {
+					_, err := g.acquire(ctx, w)
+					got <- err
+				}()
+				synctest.Wait()
+				nudge.Now()
+				synctest.Wait()
+				if !c.early {
+					do()
+				}
+				if err := <-got; !errors.Is(err, c.want) {
+					t.Errorf("%v", err)
+				}
+				nudge.Now() // it is nobody's any more
+			})
+		})
+	}
+}
+
 func TestWhoIsRefusedKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool(t, sized(3))
