@@ -25,45 +25,72 @@ func (s *session) claim(c *chunk, l *lease) error {
 	if s.batch != nil || !l.shared && len(s.named) == 0 || !s.mentions(c) {
 		return nil
 	}
-	r := s.relaying()
-	r.reset(s, l)
-	r.quote = true
-	e := errand{r: r, out: s.scratch[:0]}
+	e := s.errandTo(l)
 	if l.shared {
 		for name := range l.named {
 			e.close(name) // unlike DEALLOCATE it is done in a failed transaction, and takes no snapshot
 		}
 		e.sync()
 	}
+	var err error
 	switch {
 	case s.st.tx == txIdle || s.deferred.text != "":
-		e.supply(l, s.lacking(l, nil))
+		err = e.supply(s.lacking(l, nil))
 		s.supplied = true
 	case s.st.tx == txFailed && c.end == endQuery && len(c.items) == 1:
-		e.supplyFailed(s, l, &c.items[0])
+		err = e.supplyFailed(&c.items[0])
 	}
-	s.scratch = e.out
-	if len(e.out) > 0 {
-		if err := s.asks(l, e.out); err != nil {
-			return err
-		}
-		switch {
-		case r.fatal != nil:
-			return errLeaseEnded
-		case r.clientErr != nil:
-			return r.clientErr
-		}
+	if err == nil {
+		err = e.run()
 	}
-	if l.shared {
+	if err == nil && l.shared {
 		l.owned, l.shared, l.conn.Dirty = 0, false, true
 	}
-	return nil
+	return err
 }
 
 // errand is messages of ours to a node whose answers concern the lease only.
 type errand struct {
-	r   *relay
-	out []byte
+	s     *session
+	l     *lease
+	r     *relay
+	out   []byte
+	units int // in out
+}
+
+// errandTo is an errand without a message.
+func (s *session) errandTo(l *lease) *errand {
+	e := &errand{s: s, l: l, r: s.relaying()}
+	e.begin()
+	return e
+}
+
+// begin makes room for messages.
+func (e *errand) begin() {
+	e.r.reset(e.s, e.l)
+	e.r.quote, e.out, e.units = true, e.s.scratch[:0], 0
+}
+
+// maxUnits is how many units an errand sends before it reads the answers, which may be errors.
+const maxUnits = 100
+
+// run sends what there is and takes the answers. The error is the lease's.
+func (e *errand) run() error {
+	e.s.scratch = e.out
+	if len(e.out) == 0 {
+		return nil
+	}
+	if err := e.s.asks(e.l, e.out); err != nil {
+		return err
+	}
+	switch {
+	case e.r.fatal != nil:
+		return errLeaseEnded
+	case e.r.clientErr != nil:
+		return e.r.clientErr
+	}
+	e.begin()
+	return nil
 }
 
 // close adds a Close of a statement.
@@ -79,6 +106,7 @@ func (e *errand) sync() {
 	}
 	e.out = pgwire.AppendSync(e.out)
 	e.r.push(expectation{typ: pgwire.MsgSync, swallow: true})
+	e.units++
 }
 
 // query adds a simple query.
@@ -87,16 +115,22 @@ func (e *errand) query(sql string) {
 	e.r.push(expectation{typ: pgwire.MsgQuery, swallow: true})
 }
 
-// supply adds what prepares statements, a unit for each.
-func (e *errand) supply(l *lease, lacking []definition) {
+// supply prepares statements, in a unit for each. The last of them may still be to be run.
+func (e *errand) supply(lacking []definition) error {
 	for _, d := range lacking {
-		if l.version(d.name) != 0 && !l.shared { // those of a shared one are closed by then
+		if e.l.version(d.name) != 0 && !e.l.shared { // those of a shared one are closed by then
 			e.close(d.name)
 		}
 		e.out = appendParse(e.out, d.st, d.name)
 		e.r.push(expectation{typ: pgwire.MsgParse, swallow: true, st: d.st, node: d.name})
-		e.sync()
+		if e.sync(); e.units < maxUnits {
+			continue
+		}
+		if err := e.run(); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // lacking is the client's statements that a lease of its own has not got under their names; wanted limits them to some, nil
@@ -113,13 +147,13 @@ func (s *session) lacking(l *lease, wanted func(name string) bool) (lacking []de
 
 // supplyFailed does it where a string that begins by leaving the failed transaction uses statements: what it leaves is left ahead
 // of it, and stands there failed again behind them.
-func (e *errand) supplyFailed(s *session, l *lease, it *item) {
+func (e *errand) supplyFailed(it *item) error {
 	if it.unit == nil || len(it.unit.Effects) == 0 {
-		return
+		return nil
 	}
 	first := &it.unit.Effects[0]
 	if first.Statement != 0 || first.AndChain {
-		return
+		return nil
 	}
 	var leave, enter string
 	switch first.Kind {
@@ -128,22 +162,25 @@ func (e *errand) supplyFailed(s *session, l *lease, it *item) {
 	case router.EffectRollbackTo:
 		leave = "ROLLBACK TO SAVEPOINT " + quoteIdent(first.Name)
 	default:
-		return
+		return nil
 	}
-	b := s.client.Buffered()
+	b := e.s.client.Buffered()
 	text := b[it.at:min(it.end, len(b))]
-	lacking := s.lacking(l, func(name string) bool { return speaksOf(it.unit, text, name) })
+	lacking := e.s.lacking(e.l, func(name string) bool { return speaksOf(it.unit, text, name) })
 	if len(lacking) == 0 {
-		return
+		return nil
 	}
 	e.query(leave)
-	e.supply(l, lacking)
+	if err := e.supply(lacking); err != nil {
+		return err
+	}
 	if enter != "" {
 		e.query(enter)
 	}
 	e.out = pgwire.AppendBind(e.out, "", reservedStatement)
 	e.r.push(expectation{typ: pgwire.MsgBind, swallow: true})
 	e.sync()
+	return nil
 }
 
 // mentions says whether the chunk may speak of prepared statements in SQL, so that the lease must be the session's own.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -72,4 +73,28 @@ func TestPooledSQLBroken(t *testing.T) {
 		t.Errorf("not made: %s", got)
 	}
 	equal(t, "its own", a.query("EXECUTE broken"), "E(ERROR 42P01) Z(I)")
+}
+
+// TestPooledSQLMany: a session that has prepared many statements, most of which cannot be prepared any more, has the others.
+func TestPooledSQLMany(t *testing.T) {
+	r := newRig(t, alone, pooled(1))
+	a := r.client()
+	const many = 2*maxUnits + 50
+	for i := range many {
+		sql := "VALUES (1)"
+		if i%50 == 0 {
+			sql = "VALUES (2)"
+		}
+		a.run(pgtest.Parse(fmt.Sprint("s", i), sql), pgtest.Sync())
+	}
+	r.p().drop("VALUES (1)")
+	r.forgetAll()
+	a.query("EXECUTE s200")
+	got := r.p().got()
+	if n := strings.Count(got, " VALUES (2) | S"); n != many/50 {
+		t.Errorf("%d were prepared", n)
+	}
+	if n := strings.Count(got, " VALUES (1) | S"); n != many-many/50 {
+		t.Errorf("%d were tried", n)
+	}
 }

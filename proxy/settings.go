@@ -134,7 +134,9 @@ func (s *settings) same(as *settings) bool {
 
 // ordered is the pairs in the order in which they are replayed.
 func (s *settings) ordered() []pair {
-	return slices.SortedFunc(slices.Values(s.pairs), func(a, b pair) int { return a.place - b.place })
+	all := slices.Clone(s.pairs)
+	slices.SortFunc(all, func(a, b pair) int { return a.place - b.place })
+	return all
 }
 
 // with returns the set in which name has value.
