@@ -18,7 +18,7 @@ const (
 	maxText  = 1 << 20  // bytes of SQL, where a message has more than maxChunk, that are read as a whole: it decides
 	// maxEffects is how many changes of the session's state a text may make, of maxChunk bytes altogether. Each is carried out in
 	// the time that what is there already takes, and stays, so a text with more counts as one that nobody has read.
-	maxEffects = 1024
+	maxEffects = router.MaxEffects
 	// silence is how long a client may leave a batch unfinished before what is there is sent: it
 	// may rightly wait for an error or a CopyInResponse, which PostgreSQL sends without a Sync.
 	silence = 20 * time.Millisecond

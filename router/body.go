@@ -24,9 +24,8 @@ const (
 // bodyLeaves says what a PL/pgSQL body can leave in the session: by a word that does so, or by what it calls,
 // reads and writes.
 func (p *parser) bodyLeaves(body string) bodyLeft {
-	q := &parser{scan: scanner{src: []byte(body), std: p.std}, text: []byte(body), std: p.std, env: p.env, body: true}
-	q.load(&q.tok)
-	q.load(&q.peek)
+	q := newParser([]byte(body), p.env, p.giveWay)
+	q.body = true
 	left, truncates := bodyNothing, false
 	for q.tok.kind != tokEOF {
 		switch {

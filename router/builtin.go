@@ -231,10 +231,18 @@ func (c *configCall) passing() bool {
 // maxConfigCall is how many tokens a call of set_config may have to be looked into.
 const maxConfigCall = 256
 
+// lookAhead is how many bytes of a text, beyond twice its length, are read again to look into calls of set_config: calls
+// within calls would be read as often as they are deep.
+const lookAhead = 64 << 10
+
 // configCall reads the call of set_config whose parenthesis is the token at hand, without
 // moving; false when its last argument is no constant.
 func (p *parser) configCall() (c configCall, ok bool) {
+	if p.looked > 2*len(p.text)+lookAhead {
+		return c, false
+	}
 	ahead, t := p.scan, p.peek
+	defer func() { p.looked += t.end - p.peek.start }()
 	var args [3]struct {
 		tok    token
 		tokens int
@@ -309,15 +317,13 @@ func (p *parser) sessionSelect() bool {
 	if p.explain || p.body || !p.tok.sessionName(p) {
 		return false
 	}
-	mark := *p
-	effects := len(p.unit.Effects)
-	p.unit.Effects = p.unit.Effects[:effects:effects]
+	mark := *p // what is appended to the effects since then is out of its sight
 	if p.sessionItems() {
 		return true
 	}
-	lits := p.lits
+	lits, looked := p.lits, p.looked
 	*p = mark
-	p.lits = p.lits || lits
+	p.lits, p.looked = p.lits || lits, looked
 	return false
 }
 

@@ -1,14 +1,17 @@
 package router
 
 import (
-	"bytes"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // ways is how many entries share a bucket of the cache.
 const ways = 8
+
+// maxCached is the longest text that is remembered, by itself or by its shape.
+const maxCached = 16 * maxShape
 
 // maxLearned is how many shapes are remembered as refused by a standby.
 const maxLearned = 65536
@@ -23,6 +26,8 @@ type cache struct {
 	shapes table
 	seen   []atomic.Uint32 // hashes of texts seen once: a text is kept from its second time on
 	pool   sync.Pool       // of *[]byte, for shapes
+	// giveWay lets others run while a long text is read; nil: nobody waits.
+	giveWay func()
 
 	learning sync.Mutex
 	learned  atomic.Pointer[map[learnedKey]struct{}] // replaced as a whole
@@ -43,7 +48,8 @@ type entry struct {
 	gen      uint64
 	path     *Path
 	std      bool
-	exact    bool // of a shape: constants decide, so ask by text
+	exact    bool   // of a shape: constants decide, so ask by text
+	shape    uint16 // of a text: a part of the hash of its shape, in room that the fields leave
 	used     atomic.Bool
 	units    [HintAuto + 1]*Unit // by the hint of the leading comment
 	own      Unit
@@ -160,8 +166,16 @@ func (t *table) replace(slot int, e *entry) {
 	t.bytes.Add(e.size())
 }
 
-// size is about what the entry takes.
-func (e *entry) size() int64 { return int64(len(e.key)) + 1024 }
+// size is about what the entry takes, with the effects of its unit.
+func (e *entry) size() int64 {
+	n := int64(len(e.key)) + 1024
+	if u := e.units[HintNone]; u != nil {
+		for i := range u.Effects {
+			n += int64(unsafe.Sizeof(Effect{})) + int64(len(u.Effects[i].Name)+len(u.Effects[i].Value))
+		}
+	}
+	return n
+}
 
 // generation is the catalog's generation; no catalog at all is one of its own.
 func (env *Env) generation() uint64 {
@@ -184,12 +198,12 @@ func (c *cache) hash(key []byte, env *Env) uint64 {
 
 // classify is the unit of a text, remembered or made.
 func (c *cache) classify(text []byte, env *Env) *Unit {
+	if len(text) > maxCached {
+		return c.fresh(text, env)
+	}
 	hash := c.hash(text, env)
 	if e := c.texts.get(hash, text, env); e != nil {
 		return e.units[HintNone]
-	}
-	if len(text) > 16*maxShape {
-		return c.fresh(text, env)
 	}
 	scratch := c.pool.Get().(*[]byte)
 	key, ok := shape((*scratch)[:0], text, env.StdStrings)
@@ -209,10 +223,12 @@ func (c *cache) byShape(key []byte, textHash uint64, text []byte, env *Env) *Uni
 	e := c.shapes.get(hash, key, env)
 	if e != nil && !e.exact {
 		u := e.units[leadingHint(text)]
-		c.keepText(textHash, text, env, u)
+		if c.again(textHash, text) {
+			c.texts.put(c.textEntry(textHash, text, key, env, u), text, env)
+		}
 		return u
 	}
-	u, literals := parse(text, env)
+	u, literals := c.parse(text, env)
 	if c.isLearned(key, env) {
 		u, literals = learnedUnit(u), false
 	}
@@ -221,39 +237,50 @@ func (c *cache) byShape(key []byte, textHash uint64, text []byte, env *Env) *Uni
 	}
 	u = withHint(u, leadingHint(text))
 	if literals {
-		c.texts.put(c.textEntry(textHash, text, env, u), text, env)
+		c.texts.put(c.textEntry(textHash, text, key, env, u), text, env)
 	}
 	return u
 }
 
+// parse is parse for a text that others do not wait for.
+func (c *cache) parse(text []byte, env *Env) (u *Unit, literals bool) {
+	if len(text) <= stride {
+		return parse(text, env, nil)
+	}
+	if c.giveWay != nil {
+		c.giveWay() // its shape was looked for already
+	}
+	return parse(text, env, c.giveWay)
+}
+
 // fresh is the unit of a text that has no shape.
 func (c *cache) fresh(text []byte, env *Env) *Unit {
-	u, _ := parse(text, env)
+	u, _ := c.parse(text, env)
 	if m := c.learned.Load(); m != nil && c.isLearned(text, env) {
 		u = learnedUnit(u)
 	}
 	return withHint(u, leadingHint(text))
 }
 
-// keepText remembers a text of a known shape from its second time on.
-func (c *cache) keepText(hash uint64, text []byte, env *Env, u *Unit) {
+// again reports whether a text of a known shape was seen before, so that it is worth remembering.
+func (c *cache) again(hash uint64, text []byte) bool {
 	if len(text) > maxShape {
-		return
+		return false
 	}
 	door := &c.seen[hash%uint64(len(c.seen))]
 	mark := tag(hash)
 	if door.Load() != mark {
 		door.Store(mark)
-		return
+		return false
 	}
-	c.texts.put(c.textEntry(hash, text, env, u), text, env)
+	return true
 }
 
-// textEntry makes the entry of an exact text; the hint is part of its unit.
-func (c *cache) textEntry(hash uint64, text []byte, env *Env, u *Unit) *entry {
+// textEntry makes the entry of an exact text whose shape is key; the hint is part of its unit.
+func (c *cache) textEntry(hash uint64, text, key []byte, env *Env, u *Unit) *entry {
 	e := &entry{
 		hash: hash, key: string(text), cluster: env.Cluster, database: env.Database,
-		gen: env.generation(), path: env.Path, std: env.StdStrings,
+		gen: env.generation(), path: env.Path, std: env.StdStrings, shape: uint16(maphash.Bytes(c.seed, key)),
 	}
 	e.units[HintNone] = u
 	return e
@@ -302,11 +329,16 @@ func learnedUnit(u *Unit) *Unit {
 
 // learn remembers that texts of this shape are refused by standbys.
 func (c *cache) learn(text []byte, env *Env) {
-	key, ok := shape(nil, text, env.StdStrings)
+	var key []byte
+	ok := len(text) <= maxCached
+	if ok {
+		key, ok = shape(nil, text, env.StdStrings)
+	}
 	if !ok {
 		key = text
 	}
-	c.addLearned(learnedKey{env.Cluster, env.Database, maphash.Bytes(c.seed, key)})
+	hash := maphash.Bytes(c.seed, key)
+	c.addLearned(learnedKey{env.Cluster, env.Database, hash})
 	forget := func(t *table, same func(*entry) bool) {
 		for i := range t.slots {
 			e := t.slots[i].Load()
@@ -319,10 +351,7 @@ func (c *cache) learn(text []byte, env *Env) {
 		return
 	}
 	forget(&c.shapes, func(e *entry) bool { return e.key == string(key) })
-	forget(&c.texts, func(e *entry) bool {
-		k, ok := shape(nil, []byte(e.key), e.std)
-		return ok && bytes.Equal(k, key)
-	})
+	forget(&c.texts, func(e *entry) bool { return e.shape == uint16(hash) })
 }
 
 // addLearned adds a key to the set of what was learned; when it is full it starts again.

@@ -52,7 +52,7 @@ func BenchmarkParse(b *testing.B) {
 			text := []byte(bm.text)
 			b.ReportAllocs()
 			for i := 0; i < b.N; i++ {
-				parse(text, env)
+				parse(text, env, nil)
 			}
 		})
 	}
@@ -343,7 +343,7 @@ func TestHostileTexts(t *testing.T) {
 		for _, head := range []string{"", "SELECT ", "WITH ", "CREATE FUNCTION f() BEGIN ATOMIC "} {
 			text := []byte(head + strings.Repeat(part, 300_000/len(part)))
 			start := time.Now()
-			parse(text, env)
+			parse(text, env, nil)
 			shape(nil, text, true)
 			Split(text, true)
 			leadingHint(text)

@@ -26,13 +26,16 @@ type Config struct {
 	CacheSize int
 	// CacheBytes bounds the memory that they take.
 	CacheBytes int
+	// GiveWay, if it is not nil, is called every few hundred microseconds while a long text is read, by the goroutine that
+	// reads it: it may let others run.
+	GiveWay func()
 }
 
 // DefaultConfig is a cache of 16,384 shapes and as many texts in at most 64 MiB.
 func DefaultConfig() Config { return Config{CacheSize: 16384, CacheBytes: 64 << 20} }
 
 // Classifier says what statements may do, and remembers it. Its methods may be called from any
-// goroutine and never block.
+// goroutine and never block, unless GiveWay does.
 type Classifier struct {
 	cache *cache
 }
@@ -46,7 +49,9 @@ func New(cfg Config) *Classifier {
 	if cfg.CacheBytes <= 0 {
 		cfg.CacheBytes = d.CacheBytes
 	}
-	return &Classifier{cache: newCache(cfg.CacheSize, cfg.CacheBytes)}
+	c := &Classifier{cache: newCache(cfg.CacheSize, cfg.CacheBytes)}
+	c.cache.giveWay = cfg.GiveWay
+	return c
 }
 
 // Classify says what the text of a simple query, or of a prepared statement, may do. It never

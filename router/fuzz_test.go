@@ -23,7 +23,7 @@ func FuzzClassify(f *testing.F) {
 	c := New(Config{CacheSize: 256, CacheBytes: 1 << 20})
 	f.Fuzz(func(t *testing.T, text []byte, std bool) {
 		env := &Env{Cluster: "main", Database: "shop", Catalog: catalog, StdStrings: std, Path: shopPath}
-		u, _ := parse(text, env)
+		u, _ := parse(text, env, nil)
 		u = withHint(u, leadingHint(text))
 		got := describe(u)
 		for range 3 {
@@ -41,12 +41,12 @@ func FuzzClassify(f *testing.F) {
 			append(bytes.Clone(text), "\n/* the /* end */ */"...),
 			append([]byte("/* traced */ \t"), text...),
 		} {
-			if p, _ := parse(padded, env); p.Class != u.Class || p.Reason != u.Reason || p.Mark != u.Mark {
+			if p, _ := parse(padded, env, nil); p.Class != u.Class || p.Reason != u.Reason || p.Mark != u.Mark {
 				t.Fatalf("%q is %s, and padded %s", text, got, describe(p))
 			}
 		}
 		for _, behind := range []string{"\n;DELETE FROM t", "\n; SELECT nextval('ids')", "\n;\nSELECT 1 FOR UPDATE"} {
-			if p, _ := parse(append(bytes.Clone(text), behind...), env); p.Class != ClassPrimary {
+			if p, _ := parse(append(bytes.Clone(text), behind...), env, nil); p.Class != ClassPrimary {
 				t.Fatalf("%q is %s, and with %q behind it %s", text, got, behind, describe(p))
 			}
 		}

@@ -1,6 +1,9 @@
 package router
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // chain is a name of up to four parts with dots between them.
 type chain struct {
@@ -253,18 +256,39 @@ func (p *parser) unknown() {
 	p.primary(ReasonUnknownName, MarkWrite, 0)
 }
 
-// maxSight is how many common table expressions are looked through for a name; in a text with
-// more of them the later ones count as relations.
-const maxSight = 500
+// fewSight is how many common table expressions are looked through one by one.
+const fewSight = 16
+
+// sees brings a common table expression into sight.
+func (p *parser) sees(name string) {
+	p.ctes = append(p.ctes, name)
+	switch {
+	case p.sight != nil:
+		p.sight[name]++
+	case len(p.ctes) > fewSight:
+		p.sight = make(map[string]int)
+		for _, c := range p.ctes {
+			p.sight[c]++
+		}
+	}
+}
+
+// forgets leaves only the first n common table expressions in sight.
+func (p *parser) forgets(n int) {
+	if p.sight != nil {
+		for _, c := range p.ctes[n:] {
+			p.sight[c]--
+		}
+	}
+	p.ctes = p.ctes[:n]
+}
 
 // inSight reports whether name is a common table expression that may be read here.
 func (p *parser) inSight(name string) bool {
-	for _, c := range p.ctes[:min(len(p.ctes), maxSight)] {
-		if c == name {
-			return true
-		}
+	if p.sight != nil {
+		return p.sight[name] > 0
 	}
-	return false
+	return slices.Contains(p.ctes, name)
 }
 
 // find is what is known of the relation c; ok is false when nothing is, and system tells

@@ -1,6 +1,10 @@
 package router
 
-import "strings"
+import (
+	"math"
+	"slices"
+	"strings"
+)
 
 // parser walks the tokens of one text and gathers what its statements may do. It is built
 // for one text and thrown away.
@@ -26,15 +30,31 @@ type parser struct {
 	pins                    uint32 // by Pin: those that the text takes so far
 	stack                   []level
 	ctes                    []string
+	sight                   map[string]int // how often each of ctes is there; nil while they are few
+	looked                  int            // bytes that were read again by configCall
+	giveWay                 func()         // lets others run; nil: nobody waits
+	pause                   int            // where giveWay is called next
 }
 
-// parse classifies one text.
-func parse(text []byte, env *Env) (u *Unit, literals bool) {
-	p := &parser{scan: scanner{src: text, std: env.StdStrings}, text: text, std: env.StdStrings, env: env}
-	p.load(&p.tok)
-	p.load(&p.peek)
+// stride is how many bytes of a text are read before others may run.
+const stride = 8 << 10
+
+// parse classifies one text. giveWay, if it is not nil, is called at every stride.
+func parse(text []byte, env *Env, giveWay func()) (u *Unit, literals bool) {
+	p := newParser(text, env, giveWay)
 	p.run()
 	return &p.unit, p.lits
+}
+
+// newParser is a parser at the first token of a text.
+func newParser(text []byte, env *Env, giveWay func()) *parser {
+	p := &parser{scan: scanner{src: text, std: env.StdStrings}, text: text, std: env.StdStrings, env: env, giveWay: giveWay, pause: math.MaxInt}
+	if giveWay != nil {
+		p.pause = stride
+	}
+	p.load(&p.tok)
+	p.load(&p.peek)
+	return p
 }
 
 // load reads one token and looks its keyword up.
@@ -57,6 +77,10 @@ func (p *parser) load(t *token) {
 func (p *parser) advance() {
 	p.prev2, p.prev, p.tok = p.prev, p.tok, p.peek
 	p.load(&p.peek)
+	if p.peek.end > p.pause {
+		p.giveWay()
+		p.pause = p.peek.end + stride
+	}
 }
 
 // accept moves over the keyword k and reports whether it stood there.
@@ -103,7 +127,7 @@ func (p *parser) run() {
 			p.unit.Command = p.command()
 		}
 		p.explain, p.body, p.pins = false, false, 0
-		p.stack, p.ctes = p.stack[:0], p.ctes[:0]
+		p.stack, p.ctes, p.sight = p.stack[:0], p.ctes[:0], nil
 		p.statement()
 		if p.tok.kind != tokSemi && p.tok.kind != tokEOF {
 			p.unparsed()
@@ -118,7 +142,7 @@ func (p *parser) command() string {
 	ahead, t := p.scan, p.tok
 	if t.kind == tokLParen {
 		t = p.peek
-		for t.kind == tokLParen {
+		for n := 0; t.kind == tokLParen && n < maxDepth; n++ {
 			ahead.next(&t)
 		}
 	}
@@ -146,6 +170,7 @@ func (p *parser) finish() {
 	if p.lockShare && !p.otherPrimary {
 		u.Flags |= FlagReadInReadOnly
 	}
+	u.Effects = slices.Clip(u.Effects) // Join appends to what has room, and others share this
 	settle(u)
 	if u.Statements > 1 {
 		u.Flags &^= FlagSettingParam
@@ -252,6 +277,10 @@ func (p *parser) unparsed() {
 // effect adds a change of the session's state.
 func (p *parser) effect(e Effect) {
 	if p.explain || p.body {
+		return
+	}
+	if len(p.unit.Effects) > MaxEffects {
+		p.unparsed()
 		return
 	}
 	e.Statement = max(p.unit.Statements-1, 0)

@@ -44,12 +44,12 @@ func (p *parser) push(l level) {
 func (p *parser) pop() {
 	l := *p.top()
 	p.stack = p.stack[:len(p.stack)-1]
-	p.ctes = p.ctes[:l.ctes]
+	p.forgets(l.ctes)
 	if l.cte && len(p.stack) > 0 {
 		up := p.top()
 		up.with = withDone
 		if !up.rec {
-			p.ctes = append(p.ctes, up.pending)
+			p.sees(up.pending)
 		}
 	}
 }
@@ -346,7 +346,7 @@ func (p *parser) name(lv *level) {
 	case lv.with == withName:
 		lv.with, lv.pending = withAs, c.last()
 		if lv.rec {
-			p.ctes = append(p.ctes, lv.pending)
+			p.sees(lv.pending)
 		}
 		if call {
 			p.advance()

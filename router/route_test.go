@@ -30,7 +30,7 @@ func testCluster() *health.Snapshot {
 
 // unitOf classifies a text in the golden database.
 func unitOf(text string) *Unit {
-	u, _ := parse([]byte(text), &Env{Database: "shop", Catalog: shopCatalog(), StdStrings: true, Path: shopPath})
+	u, _ := parse([]byte(text), &Env{Database: "shop", Catalog: shopCatalog(), StdStrings: true, Path: shopPath}, nil)
 	return withHint(u, leadingHint([]byte(text)))
 }
 

@@ -45,13 +45,14 @@ func (t *token) str() bool { return t.kind == tokString || t.kind == tokTimeWord
 func (t *token) word() bool { return t.kind == tokIdent || t.kind == tokQuoted }
 
 // scanner splits a text into tokens by the rules of section 4.1 of the PostgreSQL
-// documentation. It allocates nothing and holds no state but its position, so a copy of it
-// is a mark to come back to. std says what a backslash in an ordinary string constant means
+// documentation. It allocates nothing and holds no state but its position and what it knows of the text behind it, so a
+// copy of it is a mark to come back to. std says what a backslash in an ordinary string constant means
 // (standard_conforming_strings).
 type scanner struct {
-	src []byte
-	pos int
-	std bool
+	src   []byte
+	pos   int
+	std   bool
+	signs int // up to here each + and - is an operator of its own
 }
 
 // Classes of bytes.
@@ -401,6 +402,10 @@ func (s *scanner) numberEnd() tokenKind {
 // operator reads the longest operator (section 4.1.3): a comment ends it, and it may end in
 // + or - only if it holds a character that no SQL operator has.
 func (s *scanner) operator() tokenKind {
+	if s.pos < s.signs {
+		s.pos++
+		return tokOp
+	}
 	src, i, long := s.src, s.pos, false
 	for i < len(src) && byteClass[src[i]]&byteOp != 0 {
 		if i+1 < len(src) && (src[i] == '-' && src[i+1] == '-' || src[i] == '/' && src[i+1] == '*') {
@@ -409,11 +414,20 @@ func (s *scanner) operator() tokenKind {
 		long = long || byteClass[src[i]]&byteOpLong != 0
 		i++
 	}
-	for !long && i > s.pos+1 && (src[i-1] == '+' || src[i-1] == '-') {
-		i--
+	if !long && i > s.pos+1 && (src[i-1] == '+' || src[i-1] == '-') {
+		i = s.withoutSigns(i)
 	}
 	s.pos = i
 	return tokOp
+}
+
+// withoutSigns is where the operator ends that must not end in the signs in front of end.
+func (s *scanner) withoutSigns(end int) int {
+	s.signs = end
+	for end > s.pos+1 && (s.src[end-1] == '+' || s.src[end-1] == '-') {
+		end--
+	}
+	return end
 }
 
 // punctuation reads what is neither word, constant nor operator.

@@ -63,12 +63,7 @@ func (p *parser) setNamed(local bool) {
 		p.skipStatement()
 		return
 	default:
-		e.Name = strings.ToLower(p.ident(&t))
-		for p.tok.kind == tokDot && p.peek.word() {
-			p.advance()
-			e.Name += "." + strings.ToLower(p.ident(&p.tok))
-			p.advance()
-		}
+		e.Name = p.settingName(&t)
 		if !p.assignment() {
 			p.unparsed()
 			p.skipStatement()
@@ -77,6 +72,23 @@ func (p *parser) setNamed(local bool) {
 		p.advance()
 	}
 	p.setValue(e)
+}
+
+// settingName is the name of a setting in lower case: first is its first part, and what stands behind it comes next.
+func (p *parser) settingName(first *token) string {
+	name := strings.ToLower(p.ident(first))
+	if p.tok.kind != tokDot {
+		return name
+	}
+	var whole strings.Builder
+	whole.WriteString(name)
+	for p.tok.kind == tokDot && p.peek.word() {
+		p.advance()
+		whole.WriteByte('.')
+		whole.WriteString(strings.ToLower(p.ident(&p.tok)))
+		p.advance()
+	}
+	return whole.String()
 }
 
 // assignment reports whether the token at hand is the TO or = of SET.
@@ -309,12 +321,7 @@ func (p *parser) reset() {
 		p.skipStatement()
 		return
 	default:
-		e.Name = strings.ToLower(p.ident(&t))
-		for p.tok.kind == tokDot && p.peek.word() {
-			p.advance()
-			e.Name += "." + strings.ToLower(p.ident(&p.tok))
-			p.advance()
-		}
+		e.Name = p.settingName(&t)
 	}
 	p.session(ReasonSession)
 	if e.Kind == EffectResetAll {
@@ -345,12 +352,7 @@ func (p *parser) show() {
 		p.skipStatement()
 		return
 	default:
-		name = strings.ToLower(p.ident(&t))
-		for p.tok.kind == tokDot && p.peek.word() {
-			p.advance()
-			name += "." + strings.ToLower(p.ident(&p.tok))
-			p.advance()
-		}
+		name = p.settingName(&t)
 	}
 	if strings.HasPrefix(name, "pgweir.") {
 		p.unit.Flags |= FlagPgweir

@@ -6,9 +6,7 @@ package router
 // standard_conforming_strings. Behind a lexical error the rest is one statement.
 func Split(text []byte, std bool) [][]byte {
 	var out [][]byte
-	p := &parser{scan: scanner{src: text, std: std}, text: text, std: std, env: &Env{StdStrings: std}}
-	p.load(&p.tok)
-	p.load(&p.peek)
+	p := newParser(text, &Env{StdStrings: std}, nil)
 	start := 0
 	for {
 		empty := p.done() && p.tok.kind != tokError

@@ -153,6 +153,10 @@ type Effect struct {
 	Tx         TxMode
 }
 
+// MaxEffects is how many effects of a text are told apart. A text with more counts as one that was not understood, and
+// its unit has the first MaxEffects+1 of them.
+const MaxEffects = 1024
+
 // Unit is what the classifier says of one simple-query string or of one prepared statement's
 // text. It is immutable and may be shared by all sessions.
 type Unit struct {

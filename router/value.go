@@ -5,12 +5,17 @@ import (
 	"strings"
 )
 
+// maxWritten is the longest token that is brought into another form.
+const maxWritten = 64 << 10
+
 // written is a token of a setting's value as the session keeps it: constants as '…', names as they are or as "…", so
-// that whoever reads them needs to know one spelling. ok is false for a constant that is spelled otherwise and cannot be
+// that whoever reads them needs to know one spelling. ok is false for one that is too long, and for a constant that is spelled otherwise and cannot be
 // brought into that form; its text is the client's own.
 func (p *parser) written(t *token) (text string, ok bool) {
 	b := p.text[t.start:t.end]
 	switch {
+	case len(b) > maxWritten:
+		return string(b), false
 	case t.kind == tokQuoted && t.esc != 0:
 		return `"` + strings.ReplaceAll(p.ident(t), `"`, `""`) + `"`, true
 	case !t.str() || p.ordinary(b):
