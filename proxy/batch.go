@@ -128,6 +128,9 @@ func (s *session) measure(c *chunk, inBatch bool) error {
 		case long && !text:
 			return s.measureLong(c, typ, total, inBatch)
 		case len(b)-c.n < total:
+			if long && s.srv.cfg.GiveWay != nil {
+				s.srv.cfg.GiveWay() // a client that is fast enough would never let the goroutine wait
+			}
 			if open, err := s.more(c, inBatch); open || err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -678,6 +679,17 @@ func TestLongText(t *testing.T) {
 		equal(t, "pin", a.pin(), "opaque")
 		b.send(pgtest.Query("INSERT INTO t VALUES (1)"))
 		equal(t, "who waits for its connection", b.ready(1), "E(ERROR 53300 pgweir) Z(I)")
+	})
+	t.Run("others get their turn", func(t *testing.T) {
+		var turns atomic.Int64
+		r := newRig(t, withoutB, withConfig(func(c *Config) { c.GiveWay = func() { turns.Add(1) } }))
+		c := r.client()
+		c.query("SELECT 1")
+		equal(t, "turns of a short text", turns.Load(), int64(0))
+		c.query("SELECT 1 /*" + strings.Repeat("x", maxText/2) + "*/")
+		if turns.Load() == 0 {
+			t.Error("nobody gets a turn while a long text comes")
+		}
 	})
 	t.Run("what is kept of it", func(t *testing.T) {
 		s := &session{unnamedPair: &[2]statement{{parse: make([]byte, maxText)}, {parse: make([]byte, maxText)}}}

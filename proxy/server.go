@@ -40,7 +40,9 @@ type Config struct {
 	// every request that names one. Nil: there is no other.
 	Peer       func(process int) (Peer, bool)
 	Classifier *router.Classifier
-	Pool       *pool.Pool
+	// GiveWay lets others run while the bytes of a long message keep coming; nil: nobody waits.
+	GiveWay func()
+	Pool    *pool.Pool
 	// Console is nil where there is none.
 	Console *Console
 	Metrics *Metrics

@@ -24,6 +24,7 @@ import (
 	"pgweir/health"
 	"pgweir/internal/admin"
 	"pgweir/internal/console"
+	"pgweir/internal/turn"
 	"pgweir/proxy"
 	"pgweir/proxy/pool"
 	"pgweir/router"
@@ -210,14 +211,20 @@ func (s *server) buildProxy(cfg *Config) error {
 		}
 		s.clusters = append(s.clusters, m)
 	}
+	turns, err := turn.New()
+	if err != nil {
+		return err
+	}
+	classes := router.DefaultConfig()
+	classes.GiveWay = turns.Give
 	conf := proxy.DefaultConfig()
-	conf.Resolve = s.resolve
+	conf.Resolve, conf.GiveWay = s.resolve, turns.Give
 	conf.ClientTLS = func(listener int) (*tls.Config, bool) {
 		t := (*s.tls.Load())[listener]
 		return t.conf, t.required
 	}
 	conf.Admission, conf.HoldMax = admission(cfg), cfg.Hold.Max
-	conf.UnknownSQLState, conf.Classifier, conf.Pool, conf.Metrics, conf.Log = cfg.UnknownSQLState, router.New(router.DefaultConfig()), s.pool, metrics, s.log
+	conf.UnknownSQLState, conf.Classifier, conf.Pool, conf.Metrics, conf.Log = cfg.UnknownSQLState, router.New(classes), s.pool, metrics, s.log
 	conf.Console, conf.Peer = s.consoleOf(), s.peer
 	if cfg.Process != nil {
 		conf.Process = *cfg.Process
