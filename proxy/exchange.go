@@ -410,7 +410,7 @@ func (s *session) settleTx(c *chunk, l *lease) {
 	if c.unit != nil && c.executes && c.unit.Mark == router.MarkWrite && !c.unit.OnlyTx {
 		s.txWrote = true
 	}
-	inBatch := c.end != endSync && c.end != endFunction && !(c.end == endQuery && !r.skipping)
+	inBatch := c.end != endSync && (r.skipping || c.end != endQuery && c.end != endFunction)
 	if inBatch && c.end != endJunk {
 		s.batch = l
 		return
