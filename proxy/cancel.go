@@ -270,6 +270,18 @@ func (t *keyTable) holder(cluster string, node int, pid uint32) *session {
 	return t.mu.sessions[held.Load()]
 }
 
+// connected says whether a session has come to a database of a cluster.
+func (t *keyTable) connected(cluster *Cluster, database string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.mu.sessions {
+		if s.cluster == cluster && s.target.Database == database {
+			return true
+		}
+	}
+	return false
+}
+
 // count is how many sessions and clients of the console there are.
 func (t *keyTable) count() int {
 	t.mu.Lock()

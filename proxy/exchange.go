@@ -3,9 +3,11 @@ package proxy
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"pgweir/health"
 	"pgweir/internal/pgwire"
+	"pgweir/proxy/pool"
 	"pgweir/router"
 )
 
@@ -59,6 +61,7 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 			return false, err
 		}
 	}
+	s.vacate(c)
 	long := c.rest > 0 || c.end == endOpen
 	out := s.compose(c, l, r)
 	sentAt := health.Clock()
@@ -108,6 +111,36 @@ func (s *session) exchange(c *chunk, l *lease, try *attempt, began int64) (again
 	}
 	s.closeUnsure(l)
 	return false, nil
+}
+
+// vacate closes the connections to databases that a chunk drops or renames, where no client is left in them: what the pool
+// keeps does not count as connected.
+func (s *session) vacate(c *chunk) {
+	for i := range c.items {
+		u := c.items[i].unit
+		if u == nil || u.Flags&router.FlagDDL == 0 {
+			continue
+		}
+		for _, e := range u.Effects {
+			if e.Kind == router.EffectVacate && s.deserted(e.Name) {
+				s.srv.pool.Retire(func(k pool.Key) bool { return k.Cluster == s.cluster.Name && k.Database == e.Name })
+			}
+		}
+	}
+}
+
+// leaving is how long a client may take to leave that has said goodbye. A server waits for longer.
+const leaving = 100 * time.Millisecond
+
+// deserted says whether no client is in a database, or those that are leaving it have gone.
+func (s *session) deserted(database string) bool {
+	for end := time.Now().Add(leaving); s.srv.keys.connected(s.cluster, database); {
+		if time.Now().After(end) || s.ctx.Err() != nil || database == s.target.Database {
+			return false
+		}
+		time.Sleep(leaving / 20)
+	}
+	return true
 }
 
 // ownLocks is what asks a node for the session's advisory locks.
@@ -460,6 +493,8 @@ func (s *session) wiped(e *router.Effect, l *lease) {
 		if strings.EqualFold(e.Name, "sequences") {
 			l.sequences = 0
 		}
+	case router.EffectVacate:
+		s.srv.bases.drop(s.cluster.Name) // whoever logs in hears of a node whether the database is there
 	}
 }
 

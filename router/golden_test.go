@@ -130,7 +130,7 @@ var effectNames = map[EffectKind]string{
 	EffectSet: "set", EffectReset: "reset", EffectResetAll: "resetall", EffectSetRole: "setrole", EffectSetSessionAuth: "setauth",
 	EffectSetCharacteristics: "characteristics", EffectSetTransaction: "settx", EffectDiscardAll: "discardall", EffectDiscard: "discard",
 	EffectPrepare: "prepare", EffectDeallocate: "deallocate", EffectDeallocateAll: "deallocateall", EffectListen: "listen",
-	EffectUnlisten: "unlisten", EffectPin: "pin", EffectUnlockAll: "unlockall", EffectUnlock: "unlock", EffectSetParam: "setparam", EffectBegin: "begin",
+	EffectUnlisten: "unlisten", EffectPin: "pin", EffectUnlockAll: "unlockall", EffectUnlock: "unlock", EffectVacate: "vacate", EffectSetParam: "setparam", EffectBegin: "begin",
 	EffectCommit: "commit", EffectRollback: "rollback", EffectSavepoint: "savepoint", EffectRollbackTo: "rollbackto",
 	EffectRelease: "release", EffectPrepareTransaction: "preparetx", EffectDeclare: "declare", EffectCloseCursor: "close",
 }

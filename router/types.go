@@ -112,6 +112,7 @@ const (
 	EffectCloseCursor                   // CLOSE name; Name "*" for all
 	EffectSetParam                      // set_config(Name, $Param, false)
 	EffectUnlock                        // pg_advisory_unlock…: the pin may be gone, pg_locks tells
+	EffectVacate                        // DROP DATABASE and its like: nobody else may be connected to the database Name
 )
 
 // EndsTransaction reports whether a statement of this kind ends the transaction block that it runs in.

@@ -183,6 +183,7 @@ func (p *parser) refresh() {
 func (p *parser) ddl() {
 	p.write()
 	p.flag(FlagDDL)
+	p.vacates()
 	p.leaves(p.opaqueDDL(), true)
 	depth := 0
 	for !p.done() || p.tok.kind == tokSemi && depth > 0 { // CREATE RULE … DO (a; b)
@@ -213,6 +214,51 @@ func (p *parser) ddl() {
 	}
 	if depth > 0 {
 		p.unparsed()
+	}
+}
+
+// is says whether the token at hand is a word that is no key word of its own here.
+func (p *parser) is(word string) bool {
+	return p.tok.kind == tokIdent && equalFold(p.text[p.tok.start:p.tok.end], word)
+}
+
+// vacates looks for what PostgreSQL does to a database only while nobody else is connected to it: DROP, ALTER … RENAME,
+// ALTER … SET TABLESPACE, and CREATE from a TEMPLATE.
+func (p *parser) vacates() {
+	verb := p.tok.kw
+	if verb == kwAlter || verb == kwDrop {
+		p.advance()
+	}
+	if !p.is("database") {
+		return
+	}
+	p.advance()
+	if p.is("if") {
+		p.advance()
+		p.accept(kwExists)
+	}
+	name := p.ident(&p.tok)
+	p.advance()
+	switch {
+	case verb == kwDrop, verb == kwAlter && p.is("rename"):
+	case verb == kwAlter && p.accept(kwSet) && p.is("tablespace"):
+	case verb == kwAlter:
+		return
+	default:
+		for !p.done() && !p.is("template") {
+			p.advance()
+		}
+		p.advance()
+		if p.tok.kind == tokOp { // "="
+			p.advance()
+		}
+		name = p.ident(&p.tok)
+		if p.tok.str() {
+			name, _ = p.constant(&p.tok)
+		}
+	}
+	if name != "" {
+		p.effect(Effect{Kind: EffectVacate, Name: name})
 	}
 }
 
