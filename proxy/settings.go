@@ -55,6 +55,23 @@ const anyValue = "\x03"
 // custom says whether a setting is one that SET makes.
 func custom(name string) bool { return strings.Contains(name, ".") }
 
+// privileged says whether only a superuser may change a setting, or who was granted the right to.
+func privileged(name string) bool {
+	for _, prefix := range []string{"log_", "track_", "wal_", "auto_explain.", "pg_stat_statements."} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	switch name {
+	case "allow_in_place_tablespaces", "allow_system_table_mods", "backtrace_functions", "commit_delay", "compute_query_id",
+		"deadlock_timeout", "debug_discard_caches", "dynamic_library_path", "extension_control_path", "ignore_checksum_failure",
+		"jit_dump_bitcode", "lc_messages", "lo_compat_privileges", "max_stack_depth", "restrict_nonsystem_relation_kind",
+		"session_preload_libraries", "session_replication_role", "temp_file_limit", "update_process_title", "zero_damaged_pages":
+		return true
+	}
+	return false
+}
+
 // decides says whether what a text means may depend on a setting.
 func decides(name string) bool { return !custom(name) && !unplanned[name] }
 

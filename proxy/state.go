@@ -206,6 +206,9 @@ func (s *state) assign(name, value string, local bool) {
 	if old, ok := s.effective.get(name); ok && name == "datestyle" {
 		value = dateStyle(old, value)
 	}
+	if role, ok := s.effective.get("role"); ok && !local && !strings.EqualFold(unquote(role), "none") && privileged(name) {
+		s.leftOpaque(false) // on another connection it would have to be set by who has the right, whoever that is by then
+	}
 	s.change(local, func(from *settings) *settings { return from.with(name, value) })
 }
 

@@ -307,6 +307,34 @@ func TestMarks(t *testing.T) {
 	equal(t, "eventual", need(router.ConsistencyEventual), [2]uint64{0, 0})
 }
 
+// TestPrivilegedSettings: what a role had the right to set cannot be set on another connection ahead of the role, nor behind
+// another one.
+func TestPrivilegedSettings(t *testing.T) {
+	set := func(name, value string) router.Effect {
+		return router.Effect{Kind: router.EffectSet, Name: name, Value: value}
+	}
+	role := func(name string) router.Effect {
+		return router.Effect{Kind: router.EffectSetRole, Name: "role", Value: name}
+	}
+	for _, c := range []struct {
+		name    string
+		effects []router.Effect
+		want    router.Pin
+	}{
+		{"behind a role", []router.Effect{role("boss"), set("session_replication_role", "replica")}, router.PinOpaque},
+		{"ahead of it", []router.Effect{set("session_replication_role", "replica"), role("bob")}, router.PinNone},
+		{"behind no role", []router.Effect{role("'none'"), set("log_statement", "'all'")}, router.PinNone},
+		{"what anybody may set", []router.Effect{role("boss"), set("work_mem", "'1MB'"), set("a.b", "'c'")}, router.PinNone},
+		{"for the transaction", []router.Effect{role("boss"), {Kind: router.EffectSet, Name: "log_statement", Value: "'all'", Local: true}}, router.PinNone},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newState(0)
+			s.apply(c.effects)
+			equal(t, "pin", s.pinned(), c.want)
+		})
+	}
+}
+
 // TestDifference: the SQL that turns one set of settings into another.
 func TestDifference(t *testing.T) {
 	x := noSettings.with("x", "1")
