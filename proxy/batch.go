@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"pgweir/internal/pgwire"
@@ -55,6 +56,7 @@ type statement struct {
 type item struct {
 	typ     byte
 	kind    byte   // Describe, Close: pgwire.KindStatement or KindPortal
+	meaning int32  // where the last item before it stands, from 1, that may change what a name means; 0: nowhere
 	at, end int    // its bytes in the chunk
 	name    []byte // of the statement; in the client's buffer
 	portal  []byte // Bind, Execute, Describe, Close of a portal
@@ -270,7 +272,7 @@ func (s *session) parseLong(c *chunk, it *item, end int) {
 	if it.unit == nil {
 		it.unit = whole
 	}
-	c.items = append(c.items, *it)
+	c.add(it)
 }
 
 // calls is what a FunctionCall may do, by the oid that its body begins with.
@@ -357,7 +359,7 @@ func (s *session) parseItem(c *chunk, it *item, body []byte) {
 		s.join(c, it.unit)
 		c.executes = true
 	}
-	c.items = append(c.items, *it)
+	c.add(it)
 }
 
 // join adds what one message may do to what the chunk may do.
@@ -507,20 +509,21 @@ func deallocates(u *router.Unit, name []byte) bool {
 
 // lookup is the statement that a name means at this point of the chunk, nil when there is none.
 func (s *session) lookup(c *chunk, name []byte) *statement {
-	for i := len(c.items) - 1; i >= 0; i-- {
-		it := &c.items[i]
-		if it.typ == pgwire.MsgExecute && deallocates(it.unit, name) {
-			return nil
+	for n := c.meaning(); n > 0; n = c.items[n-1].meaning {
+		it := &c.items[n-1]
+		if it.typ == pgwire.MsgExecute {
+			if deallocates(it.unit, name) {
+				return nil
+			}
+			continue
 		}
 		if string(it.name) != string(name) {
 			continue
 		}
-		switch {
-		case it.typ == pgwire.MsgParse:
+		if it.typ == pgwire.MsgParse {
 			return it.st
-		case it.typ == pgwire.MsgClose && it.kind == pgwire.KindStatement:
-			return nil
 		}
+		return nil // closed
 	}
 	if st, ok := s.defined(name); ok {
 		return st
@@ -529,6 +532,43 @@ func (s *session) lookup(c *chunk, name []byte) *statement {
 		return s.unnamed
 	}
 	return s.named[string(name)]
+}
+
+// add appends an item.
+func (c *chunk) add(it *item) {
+	it.meaning = c.meaning()
+	c.items = append(c.items, *it)
+}
+
+// meaning is where the last item stands, from 1, that may change what a name means; 0 when there is none.
+func (c *chunk) meaning() int32 {
+	n := len(c.items)
+	if n == 0 {
+		return 0
+	}
+	if it := &c.items[n-1]; !it.means() {
+		return it.meaning
+	}
+	return int32(n)
+}
+
+// means says whether the item may change what the name of a statement means.
+func (it *item) means() bool {
+	switch it.typ {
+	case pgwire.MsgParse:
+		return true
+	case pgwire.MsgClose:
+		return it.kind == pgwire.KindStatement
+	case pgwire.MsgExecute:
+		return it.unit != nil && slices.ContainsFunc(it.unit.Effects, func(e router.Effect) bool {
+			switch e.Kind {
+			case router.EffectDeallocateAll, router.EffectDiscardAll, router.EffectDeallocate:
+				return true
+			}
+			return false
+		})
+	}
+	return false
 }
 
 // portalUnit is what executing a portal may do: that of its Bind.
