@@ -43,7 +43,7 @@ type Config struct {
 	DiscoveryForget   time.Duration // discovery.forget: how long a node that left still counts for the majority
 
 	Resolver Resolver     // who is asked for Discover; nil: the system's
-	Log      *slog.Logger // nil: slog.Default()
+	Log      *slog.Logger // which names the cluster; nil: slog.Default()
 }
 
 // NodeConfig names one node and says what it may be used for. NodeAt makes one with defaults.

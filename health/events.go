@@ -55,12 +55,12 @@ func (k EventKind) alarming() bool {
 }
 
 // log writes e where the process logs.
-func (e Event) log(log *slog.Logger, cluster string) {
+func (e Event) log(log *slog.Logger) {
 	level := slog.LevelInfo
 	if e.Kind.alarming() {
 		level = slog.LevelWarn
 	}
-	attrs := []slog.Attr{slog.String("cluster", cluster), slog.String("event", string(e.Kind)), slog.String("detail", e.Text)}
+	attrs := []slog.Attr{slog.String("event", string(e.Kind)), slog.String("detail", e.Text)}
 	if e.Node != "" {
 		attrs = append(attrs, slog.String("node", e.Node))
 	}

@@ -443,7 +443,7 @@ func (m *Monitor) missedLookup(err error) {
 	m.mu.lookErr = err.Error()
 	m.mu.Unlock()
 	if !known {
-		m.log.Warn("discovery found nothing, nodes stay as they are", "cluster", m.cfg.Cluster, "error", err)
+		m.log.Warn("discovery found nothing, nodes stay as they are", "error", err)
 	}
 }
 
@@ -465,7 +465,7 @@ func (m *Monitor) tell(events []Event) {
 	}
 	for i := range events {
 		events[i].At = time.Now()
-		events[i].log(m.log, m.cfg.Cluster)
+		events[i].log(m.log)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -271,7 +271,7 @@ func (d *Database) attempt(ctx context.Context, s *schedule, known *cache) (gone
 	snap, err := d.m.read(readCtx, d.name, known)
 	cancel()
 	s.ended = time.Now()
-	log := d.m.cfg.Logger.With("cluster", d.m.cfg.Cluster, "database", d.name)
+	log := d.m.cfg.Logger.With("database", d.name)
 	if err != nil {
 		if ctx.Err() != nil {
 			return false

@@ -227,6 +227,11 @@ func (p *Proxy) stop(mayFail bool) {
 			p.t.Errorf("the proxy's log holds %q", bad)
 		}
 	}
+	for line := range bytes.Lines(text) {
+		if bytes.Count(line, []byte(" cluster=")) > 1 {
+			p.t.Errorf("a line of the proxy's log names the cluster twice: %s", line)
+		}
+	}
 	if p.t.Failed() {
 		p.t.Logf("end of the proxy's log:\n%s", p.log())
 	}
