@@ -468,10 +468,11 @@ func (s *session) unnamedOf(second bool) *statement {
 }
 
 // identify gives a statement the version that every session has for the same text under the same
-// settings. nameLen is the length of the name in its Parse.
+// settings. What a FETCH returns is settled by the cursor that was open when it was prepared, and a server crashes when it is
+// asked for it after that has gone (PostgreSQL 15.18), so nobody gets another's. nameLen is the length of the name in its Parse.
 func (s *session) identify(st *statement, nameLen int) {
 	st.plans = s.st.effective.plans
-	if !st.named || !s.target.Pooled || st.parse == nil {
+	if !st.named || !s.target.Pooled || st.parse == nil || st.unit.Flags&router.FlagLateRows != 0 {
 		st.version = s.srv.statements.next()
 	} else {
 		st.version = s.srv.statements.intern(st.plans, st.parse[pgwire.HeaderSize+nameLen+1:])

@@ -59,3 +59,22 @@ func TestLookup(t *testing.T) {
 		}
 	}
 }
+
+// TestLateRowsAreNotShared: a prepared FETCH, whose rows are those of the cursor that was open then, is nobody else's on a
+// connection that sessions share; a statement without such a cursor is.
+func TestLateRowsAreNotShared(t *testing.T) {
+	srv := &Server{statements: newStatementTable()}
+	identified := func(sql string, u *router.Unit) *statement {
+		s := &session{srv: srv, target: &Target{Pooled: true}, st: newState(0)}
+		st := &statement{named: true, unit: u, parse: pgwire.AppendParse(nil, "name", sql, pgwire.OIDs{})}
+		s.identify(st, len("name"))
+		return st
+	}
+	fetch, read := &router.Unit{Flags: router.FlagLateRows}, &router.Unit{}
+	if a, b := identified("FETCH 1 FROM c", fetch), identified("FETCH 1 FROM c", fetch); a.node == b.node || a.version == b.version {
+		t.Errorf("both are %s", a.node)
+	}
+	if a, b := identified("SELECT 1", read), identified("SELECT 1", read); a.node != b.node || a.version != b.version {
+		t.Errorf("%s and %s", a.node, b.node)
+	}
+}
