@@ -381,10 +381,29 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	s.count(c, sentAt, l.used)
 }
 
-// leavesNames records that a unit leaves names of custom settings on the lease, whatever becomes of it.
+// maxLeft is how many names of custom settings that something else has left a session and a lease remember.
+const maxLeft = 256
+
+// leavesNames records that a unit leaves names of custom settings on the lease, whatever becomes of it. A lease that has too many
+// of them is nobody else's.
 func (s *session) leavesNames(l *lease, u *router.Unit) {
-	if u != nil && u.Leaves != "" {
-		l.left, s.left = router.JoinNames(l.left, u.Leaves), router.JoinNames(s.left, u.Leaves)
+	if u == nil || u.Leaves == "" {
+		return
+	}
+	s.knowsNames(u)
+	all := router.JoinNames(l.left, u.Leaves)
+	if router.CountNames(all) > maxLeft {
+		l.spoiled = true
+		return
+	}
+	l.left = all
+}
+
+// knowsNames has connections fit the session on which a unit has left names. One that leaves too many different ones finds
+// fewer that fit.
+func (s *session) knowsNames(u *router.Unit) {
+	if all := router.JoinNames(s.left, u.Leaves); router.CountNames(all) <= maxLeft {
+		s.left = all
 	}
 }
 

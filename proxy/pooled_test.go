@@ -403,6 +403,22 @@ func TestPooledLeftNames(t *testing.T) {
 	equal(t, "with pool_mode: session", r.p().last() == used, false)
 }
 
+// TestManyLeftNames: what a session and a connection remember of names that are left has an end; a connection with more of them is
+// closed behind the session.
+func TestManyLeftNames(t *testing.T) {
+	s, l := new(session), new(lease)
+	for i := range 2 * maxLeft {
+		equal(t, "closed", l.spoiled, i > maxLeft)
+		u := &router.Unit{Leaves: fmt.Sprintf("a.b%d", i)}
+		s.knowsNames(u)
+		s.leavesNames(l, u)
+	}
+	equal(t, "of the session", router.CountNames(s.left), maxLeft)
+	equal(t, "of the connection", router.CountNames(l.left), maxLeft)
+	s.leavesNames(l, &router.Unit{})
+	s.leavesNames(l, nil)
+}
+
 // TestPooledDeallocate: DEALLOCATE of a statement that was prepared by the protocol finds it under the client's name, also
 // several times in one batch, and the connection is not wiped for it.
 func TestPooledDeallocate(t *testing.T) {

@@ -257,7 +257,7 @@ func (s *session) carry(c *chunk) error {
 	drained(s.canceled) // a cancel that came too late for the last statement is not for this one
 	try := attempt{now: began}
 	if c.unit != nil {
-		s.left = router.JoinNames(s.left, c.unit.Leaves) // a connection that has those names fits it
+		s.knowsNames(c.unit)
 	}
 	for {
 		if s.ctx.Err() != nil {

@@ -53,10 +53,10 @@ type RelInfo struct {
 
 // JoinNames is the union of two sets of names, each sorted and put together with NUL between them.
 func JoinNames(a, b string) string {
-	if b == "" || a == b {
+	switch {
+	case HasNames(a, b):
 		return a
-	}
-	if a == "" {
+	case a == "":
 		return b
 	}
 	all := append(strings.Split(a, "\x00"), strings.Split(b, "\x00")...)
@@ -66,10 +66,28 @@ func JoinNames(a, b string) string {
 
 // HasNames says whether all of some names are among others.
 func HasNames(all, some string) bool {
-	if some == "" || all == some || all == "" {
-		return some == "" || all != ""
+	if some == "" || all == some {
+		return true
 	}
-	return JoinNames(all, some) == all
+	for some != "" { // both are sorted
+		var name, other string
+		name, some, _ = strings.Cut(some, "\x00")
+		for other != name {
+			if all == "" {
+				return false
+			}
+			other, all, _ = strings.Cut(all, "\x00")
+		}
+	}
+	return true
+}
+
+// CountNames is how many names there are in a set.
+func CountNames(names string) int {
+	if names == "" {
+		return 0
+	}
+	return strings.Count(names, "\x00") + 1
 }
 
 // QName is a schema-qualified name.

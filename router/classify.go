@@ -126,7 +126,7 @@ func JoinInto(u, b *Unit) {
 	before := u.Statements
 	u.Statements += b.Statements
 	u.Flags |= b.Flags
-	u.Leaves = JoinNames(u.Leaves, b.Leaves)
+	many := !u.leave(b.Leaves)
 	if !readOnly {
 		u.Flags &^= FlagReadInReadOnly
 	}
@@ -142,6 +142,10 @@ func JoinInto(u, b *Unit) {
 	}
 	if b.Statements > 0 {
 		raise(u, b.Class, b.Reason, b.Mark, s)
+	}
+	if many {
+		u.Flags |= FlagOpaque | FlagLasting
+		raise(u, ClassPrimary, ReasonState, MarkRead, certain)
 	}
 	for _, e := range b.Effects {
 		e.Statement += before

@@ -1,6 +1,9 @@
 package router
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+)
 
 // TestLeaves: a text tells of the names that what it uses leaves on a connection, but where it does not run it.
 func TestLeaves(t *testing.T) {
@@ -38,12 +41,34 @@ func TestNames(t *testing.T) {
 	if got := JoinNames("a\x00c", "b\x00c"); got != "a\x00b\x00c" {
 		t.Errorf("joined: %q", got)
 	}
+	if got := JoinNames("a\x00b\x00c", "a\x00c"); got != "a\x00b\x00c" {
+		t.Errorf("joined with a part of it: %q", got)
+	}
+	for names, want := range map[string]int{"": 0, "a": 1, "a\x00b": 2} {
+		if got := CountNames(names); got != want {
+			t.Errorf("%q is %d names", names, got)
+		}
+	}
 	for _, c := range []struct {
 		all, some string
 		want      bool
-	}{{"", "", true}, {"a", "", true}, {"", "a", false}, {"a\x00b", "b", true}, {"ab", "a", false}, {"a\x00b", "b\x00c", false}} {
+	}{{"", "", true}, {"a", "", true}, {"", "a", false}, {"a\x00b", "b", true}, {"ab", "a", false}, {"a", "ab", false}, {"a\x00b\x00c", "a\x00c", true}, {"a\x00b\x00c", "a\x00d", false}, {"a\x00b", "b\x00c", false}} {
 		if got := HasNames(c.all, c.some); got != c.want {
 			t.Errorf("%q among %q: %v", c.some, c.all, got)
 		}
+	}
+}
+
+// TestManyLeaves: a batch of statements that leave more names than are told apart leaves something that nothing removes.
+func TestManyLeaves(t *testing.T) {
+	var all *Unit
+	for i := range maxLeft + 1 {
+		if all != nil && (CountNames(all.Leaves) != i || all.Flags&FlagOpaque != 0) {
+			t.Fatalf("%d names, %q, with the flags %b", i, all.Leaves, all.Flags)
+		}
+		all = Join(all, &Unit{Class: ClassRead, Mark: MarkRead, Statements: 1, Leaves: fmt.Sprintf("a.b%d", i)})
+	}
+	if lasts := FlagOpaque | FlagLasting; CountNames(all.Leaves) != maxLeft || all.Flags&lasts != lasts || all.Class != ClassPrimary {
+		t.Errorf("%d names with the flags %b as %v", CountNames(all.Leaves), all.Flags, all.Class)
 	}
 }

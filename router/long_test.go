@@ -2,6 +2,7 @@ package router
 
 import (
 	"bytes"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -37,6 +38,24 @@ func TestLongTexts(t *testing.T) {
 			}
 		})
 	}
+	t.Run("names that are left", func(t *testing.T) {
+		var text strings.Builder
+		text.WriteString("DO $$ BEGIN ")
+		for i := range size / 32 {
+			fmt.Fprintf(&text, "PERFORM set_config('a.b%d', '', true);", i)
+		}
+		text.WriteString("END $$")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		u, _ := parse([]byte(text.String()), env, nil)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 32*uint64(text.Len()) {
+			t.Errorf("%d bytes allocated for a text of %d", n, text.Len())
+		}
+		if n := CountNames(u.Leaves); n > maxLeft || u.Flags&FlagOpaque == 0 || u.Flags&FlagLasting == 0 {
+			t.Errorf("%d names and the flags %b: more of them must count as state that nothing removes", n, u.Flags)
+		}
+	})
 	t.Run("signs", func(t *testing.T) {
 		for _, unit := range []string{"+", "-+", "=+", "+ ", "@-"} {
 			s := scanner{src: repeated("", unit, "")}

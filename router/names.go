@@ -241,11 +241,24 @@ func (p *parser) leaves(opaque, lasting bool) {
 	}
 }
 
+// maxLeft is how many names of custom settings a text may leave. More of them count as state that nothing removes.
+const maxLeft = 64
+
 // leavesNames says that running the statement leaves names of custom settings.
 func (p *parser) leavesNames(names string) {
-	if !p.explain {
-		p.unit.Leaves = JoinNames(p.unit.Leaves, names)
+	if !p.explain && !p.unit.leave(names) {
+		p.opaque(true)
 	}
+}
+
+// leave adds names to those that the unit leaves; false where they are too many.
+func (u *Unit) leave(names string) bool {
+	all := JoinNames(u.Leaves, names)
+	if CountNames(all) > maxLeft {
+		return false
+	}
+	u.Leaves = all
+	return true
 }
 
 // unknown says that the statement uses a name of which nothing is known.
