@@ -223,7 +223,7 @@ func (p *parser) is(word string) bool {
 }
 
 // vacates looks for what PostgreSQL does to a database only while nobody else is connected to it: DROP, ALTER … RENAME,
-// ALTER … SET TABLESPACE, and CREATE from a TEMPLATE.
+// ALTER … SET TABLESPACE, and CREATE, which copies another.
 func (p *parser) vacates() {
 	verb := p.tok.kw
 	if verb == kwAlter || verb == kwDrop {
@@ -237,6 +237,9 @@ func (p *parser) vacates() {
 		p.advance()
 		p.accept(kwExists)
 	}
+	if !p.tok.word() {
+		return
+	}
 	name := p.ident(&p.tok)
 	p.advance()
 	switch {
@@ -245,21 +248,36 @@ func (p *parser) vacates() {
 	case verb == kwAlter:
 		return
 	default:
-		for !p.done() && !p.is("template") {
-			p.advance()
+		name = p.template()
+	}
+	if name != "" {
+		p.effect(Effect{Kind: EffectVacate, Name: name})
+	}
+}
+
+// template is the database that CREATE DATABASE copies; "" where that does not parse.
+func (p *parser) template() string {
+	const usual = "template1"
+	for ; !p.done(); p.advance() {
+		if !p.is("template") {
+			continue
 		}
 		p.advance()
 		if p.tok.kind == tokOp { // "="
 			p.advance()
 		}
-		name = p.ident(&p.tok)
-		if p.tok.str() {
-			name, _ = p.constant(&p.tok)
+		switch {
+		case p.is("default"):
+			return usual
+		case p.tok.word():
+			return p.ident(&p.tok)
+		case p.tok.str():
+			name, _ := p.constant(&p.tok)
+			return name
 		}
+		return ""
 	}
-	if name != "" {
-		p.effect(Effect{Kind: EffectVacate, Name: name})
-	}
+	return usual
 }
 
 // create classifies CREATE.
@@ -335,7 +353,6 @@ func (p *parser) tableAs() {
 			c := p.chain()
 			if info, ok := p.declared(c.schema(), c.last()); ok && p.tok.kind == tokLParen {
 				p.leaves(info.Opaque, info.Lasting)
-				p.leavesNames(info.Leaves)
 				p.leavesNames(info.Leaves)
 			}
 			continue
