@@ -579,6 +579,31 @@ func TestTunnel(t *testing.T) {
 	}
 }
 
+// TestTunnelSeen: who looks for the clients of a database finds no session whose target still changes, as that of a replication
+// connection, which has no database.
+func TestTunnelSeen(t *testing.T) {
+	r := newRig(t)
+	cluster := r.target.Cluster
+	stop, seen := make(chan struct{}), make(chan bool)
+	go func() {
+		found := false
+		for {
+			select {
+			case <-stop:
+				seen <- found
+				return
+			default:
+				found = r.srv.keys.connected(cluster, "app") || found
+			}
+		}
+	}()
+	for range 5 {
+		r.client("replication", "true")
+	}
+	close(stop)
+	equal(t, "in a database", <-seen, false)
+}
+
 // TestLongBindAfterParse: a batch that does not fit into one chunk knows what its earlier part has
 // prepared, and sends nothing twice.
 func TestLongBindAfterParse(t *testing.T) {

@@ -203,6 +203,11 @@ func (a *arrival) login(st pgwire.Startup) (*session, error) {
 	if err != nil {
 		return nil, &loginProblem{&problem{code: codeNoDatabase, message: err.Error()}}
 	}
+	if st.Replication == pgwire.ReplicationPhysical {
+		none := *target // others share it
+		none.Database = ""
+		target = &none
+	}
 	s, lerr := srv.newSession(a, &st, target, keys)
 	if lerr != nil {
 		return nil, lerr

@@ -24,11 +24,6 @@ func (s *session) tunnel(st *pgwire.Startup) error {
 	if s.name.ok {
 		s.startsWith(pgwire.Param{Name: nameSetting, Value: s.name.name}) // synchronous_standby_names may speak of it
 	}
-	if st.Replication == pgwire.ReplicationPhysical {
-		none := *s.target
-		none.Database = ""
-		s.target = &none
-	}
 	var try attempt
 	var l *lease
 	for l == nil {
