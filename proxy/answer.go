@@ -341,6 +341,7 @@ func (s *session) beginNow() error {
 	c := &s.wake().chunk
 	*c = chunk{items: c.items[:0], end: endQuery}
 	began := health.Clock()
+	drained(s.canceled)
 	var try attempt
 	for {
 		l, problem := s.placeBegin(&try)

@@ -207,7 +207,6 @@ func (s *session) pass(ctx context.Context) error {
 func (s *session) awaitOpen(ctx context.Context, opened <-chan struct{}) error {
 	began := s.figures.waits()
 	defer s.figures.served(began)
-	drained(s.canceled)
 	limit, why := s.waitLimit()
 	over, stop := after(limit)
 	defer stop()

@@ -12,7 +12,6 @@ func (s *session) hold(try *attempt) *problem {
 	now := health.Clock()
 	if try.holdEnd == 0 {
 		try.holdEnd = now + int64(s.holdLimit())
-		drained(s.canceled)
 	}
 	place := s.srv.holds.enter()
 	defer s.srv.holds.leave(place)

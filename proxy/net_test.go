@@ -279,6 +279,44 @@ func TestCancelOnTheWay(t *testing.T) {
 	})
 }
 
+// TestCancelOnTheWayToAHold: a cancel that comes while a connection is prepared for a statement, which dies of it, ends the wait
+// for a primary that follows.
+func TestCancelOnTheWayToAHold(t *testing.T) {
+	r := newRig(t, withoutB, pooled(1))
+	a, b := r.client(), r.client()
+	a.query("SET work_mem TO '9MB'")
+	b.query("INSERT INTO t VALUES (1)")
+	began, finish := make(chan struct{}), make(chan struct{})
+	r.p().on(`SET "work_mem" TO '9MB'`, func(b *backendPG) error {
+		close(began)
+		if err := b.StallUntil(finish); err != nil {
+			return err
+		}
+		return b.die()
+	})
+	a.sendSQL("simple", "INSERT INTO t VALUES (2)")
+	<-began
+	must(t, a.Cancel())
+	r.kill(r.p())
+	close(finish)
+	equal(t, "cancelled", a.ready(1), "E(ERROR 57014 pgweir) Z(I)")
+	equal(t, "sent", r.ran("INSERT INTO t VALUES (2)"), "never")
+}
+
+// TestCancelBeforeBegin: a cancel that came while a deferred BEGIN waited for its time does not keep it from the node.
+func TestCancelBeforeBegin(t *testing.T) {
+	r := newRig(t, alone, pooled(1), withTarget(func(x *Target) { x.BeginDefer, x.WaitTimeout = 200*time.Millisecond, 0 }))
+	a, b := r.client(), r.client()
+	b.query("BEGIN")
+	b.query("INSERT INTO t VALUES (1)")
+	a.query("BEGIN")
+	must(t, a.Cancel())
+	await(t, "the BEGIN in line", func() bool { return r.srv.pool.Stats()[0].Waiting == 1 })
+	b.query("COMMIT")
+	await(t, "the transaction", func() bool { return strings.HasSuffix(r.p().got(), "Q BEGIN") })
+	equal(t, "goes on", a.query("INSERT INTO t VALUES (2)"), "C(INSERT 0 1) Z(T)")
+}
+
 // TestCancelKeys: protocol 3.2 gets longer secrets.
 func TestCancelKeys(t *testing.T) {
 	r := newRig(t)

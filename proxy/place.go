@@ -415,7 +415,6 @@ func (s *session) awaitSample(limit time.Duration) *problem {
 func (s *session) waitStandby(try *attempt) *problem {
 	now := health.Clock()
 	if try.holdEnd == 0 {
-		drained(s.canceled)
 		try.holdEnd = now + int64(s.holdLimit())
 	}
 	if now >= try.holdEnd {
