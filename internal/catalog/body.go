@@ -5,6 +5,7 @@ import "bytes"
 // Bounds of a scan; what is beyond them counts as opaque.
 const (
 	maxBody    = 1 << 20     // bytes of one body
+	maxSetting = 1024        // bytes of the name of a setting; a longer one counts as state that stays
 	maxNesting = 8           // string constants that are themselves statements
 	maxNested  = 4 * maxBody // bytes of all of them
 )
@@ -285,7 +286,10 @@ func (s *bodyScanner) localName(look lexer) {
 	name := string(t.text)
 	for look.peek() == '.' {
 		look.next()
-		name += "." + string(look.next().text)
+		if name += "." + string(look.next().text); len(name) > maxSetting {
+			s.opaque()
+			return
+		}
 	}
 	s.local(lowerASCII(name))
 }

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -163,6 +164,17 @@ func TestBody(t *testing.T) {
 
 // TestBodyIsLinear: no text makes the scan slow.
 func TestBodyIsLinear(t *testing.T) {
+	t.Run("the name of a setting", func(t *testing.T) {
+		body := []byte("SET LOCAL a" + strings.Repeat(".b", maxBody/4))
+		out := &code{}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		scanBody(body, out, newSymbols())
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 32*uint64(len(body)) || out.flags&codeOpaque == 0 {
+			t.Errorf("%d bytes allocated for a body of %d, flags %b", n, len(body), out.flags)
+		}
+	})
 	for _, unit := range []string{
 		"set_config(", "create temp table ", "execute '", "execute 'a' ", "((((", "/*", "$a$", "query_to_xml('a' ", "a.", "do $$", "'", `"`,
 	} {
