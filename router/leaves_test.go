@@ -72,3 +72,25 @@ func TestManyLeaves(t *testing.T) {
 		t.Errorf("%d names with the flags %b as %v", CountNames(all.Leaves), all.Flags, all.Class)
 	}
 }
+
+// TestTruncateLooksOnce: a text with CASCADE any number of times has the relations looked through once.
+func TestTruncateLooksOnce(t *testing.T) {
+	relations := func(opaque bool) map[QName]RelInfo {
+		plain := RelInfo{Kind: 'r', Persistence: 'p', Read: VerdictRead}
+		other := plain
+		other.WriteOpaque = opaque
+		return map[QName]RelInfo{{Schema: "public", Name: "a"}: plain, {Schema: "public", Name: "b"}: other}
+	}
+	for _, opaque := range []bool{false, true} {
+		env := &Env{Path: &Path{Schemas: []string{"public"}}, Catalog: &Catalog{Relations: relations(opaque)}}
+		p := newParser([]byte("TRUNCATE a CASCADE; TRUNCATE a CASCADE"), env, nil)
+		p.run()
+		if got := p.unit.Flags&FlagLasting != 0; got != opaque {
+			t.Errorf("the text leaves something: %v", got)
+		}
+		env.Catalog.Relations = relations(!opaque)
+		if got := p.anyOpaqueTarget(); got != opaque {
+			t.Errorf("looked through again: %v", got)
+		}
+	}
+}

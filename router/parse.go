@@ -32,6 +32,8 @@ type parser struct {
 	ctes                    []string
 	sight                   map[string]int // how often each of ctes is there; nil while they are few
 	looked                  int            // bytes that were read again by configCall
+	lookedAtTargets         bool           // … for opaqueTarget
+	opaqueTarget            bool           // see anyOpaqueTarget
 	giveWay                 func()         // lets others run; nil: nobody waits
 	pause                   int            // where giveWay is called next
 }

@@ -72,17 +72,18 @@ func (p *parser) truncate() {
 	}
 }
 
-// anyOpaqueTarget says whether there is a relation of which a write can leave state in the session.
+// anyOpaqueTarget says whether there is a relation of which a write can leave state in the session. It looks once for a text.
 func (p *parser) anyOpaqueTarget() bool {
-	if p.env.Catalog == nil {
+	switch {
+	case p.env.Catalog == nil:
 		return true
-	}
-	for _, r := range p.env.Catalog.Relations {
-		if r.WriteOpaque || r.WriteLeaves != "" {
-			return true
+	case !p.lookedAtTargets:
+		p.lookedAtTargets = true
+		for _, r := range p.env.Catalog.Relations {
+			p.opaqueTarget = p.opaqueTarget || r.WriteOpaque || r.WriteLeaves != ""
 		}
 	}
-	return false
+	return p.opaqueTarget
 }
 
 // lock classifies LOCK TABLE: the weakest lock is one that a read-only transaction may take.
