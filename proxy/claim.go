@@ -165,7 +165,7 @@ func (e *errand) supplyFailed(it *item) error {
 		return nil
 	}
 	b := e.s.client.Buffered()
-	text := b[it.at:min(it.end, len(b))]
+	text := bytes.ToLower(b[it.at:min(it.end, len(b))])
 	lacking := e.s.lacking(e.l, func(name string) bool { return speaksOf(it.unit, text, name) })
 	if len(lacking) == 0 {
 		return nil
@@ -232,12 +232,12 @@ func deallocatePrepare(word string, before []byte) bool {
 	return word == "prepare" && at >= 0 && bytes.EqualFold(before[at:], []byte(deallocate))
 }
 
-// listsStatements says whether a text may show all of the client's statements.
+// listsStatements says whether a text, in lower case, may show all of the client's statements.
 func listsStatements(text []byte) bool {
-	return bytes.Contains(bytes.ToLower(text), []byte("pg_prepared_statements"))
+	return bytes.Contains(text, []byte("pg_prepared_statements"))
 }
 
-// speaksOf says whether a text may speak of a statement by its name: in SQL letters may be of any
+// speaksOf says whether a text, in lower case, may speak of a statement by its name: in SQL letters may be of any
 // case, quotes are doubled, and anything may be written as an escape.
 func speaksOf(u *router.Unit, text []byte, name string) bool {
 	for i := range u.Effects {
@@ -245,7 +245,6 @@ func speaksOf(u *router.Unit, text []byte, name string) bool {
 			return true
 		}
 	}
-	text = bytes.ToLower(text)
 	return strings.Contains(name, `"`) || bytes.Contains(text, []byte(`u&"`)) || containsWord(text, bytes.ToLower([]byte(name)))
 }
 

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -27,12 +29,32 @@ func TestSpeaksOf(t *testing.T) {
 		{`EXECUTE säule`, "s", false},
 	}
 	for _, c := range cases {
-		if got := speaksOf(&router.Unit{}, []byte(c.text), c.name); got != c.want {
+		if got := speaksOf(&router.Unit{}, bytes.ToLower([]byte(c.text)), c.name); got != c.want {
 			t.Errorf("%s of %s: %v", c.text, c.name, got)
 		}
 	}
 	if u := (&router.Unit{Effects: []router.Effect{{Kind: router.EffectDeallocate, Name: "s"}}}); !speaksOf(u, nil, "s") {
 		t.Error("an effect tells of the name")
+	}
+}
+
+// TestMentionedOnce: a long text is brought into the form that is searched once, and not for each of many statements.
+func TestMentionedOnce(t *testing.T) {
+	for _, shared := range []bool{true, false} {
+		s := &session{named: make(map[string]*statement)}
+		s.wake()
+		for i := range 500 {
+			s.named[fmt.Sprint("name", i)] = &statement{parse: []byte("x"), version: 1}
+		}
+		k := composer{s: s, l: &lease{shared: shared}}
+		text := []byte("INSERT INTO t VALUES ('execute " + strings.Repeat("x", 256<<10) + "')")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		k.mentioned(&router.Unit{Class: router.ClassPrimary}, text, 0)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 8*uint64(len(text)) {
+			t.Errorf("shared %v: %d bytes allocated for a text of %d", shared, n, len(text))
+		}
 	}
 }
 

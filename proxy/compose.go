@@ -227,6 +227,7 @@ func (k *composer) mentioned(u *router.Unit, text []byte, at int) {
 	if uses && k.failed {
 		return // what it uses cannot be made now
 	}
+	text = bytes.ToLower(text)
 	all := !k.s.supplied && listsStatements(text)
 	for name, st := range k.statements() {
 		switch have := k.version(name); {
