@@ -381,8 +381,11 @@ func (s *session) settle(c *chunk, l *lease, try *attempt, began, sentAt int64) 
 	s.count(c, sentAt, l.used)
 }
 
-// maxLeft is how many names of custom settings that something else has left a session and a lease remember.
-const maxLeft = 256
+// How many names of custom settings that something else has left a session and a lease remember, of how many bytes.
+const (
+	maxLeft      = 256
+	maxLeftBytes = 32 << 10
+)
 
 // leavesNames records that a unit leaves names of custom settings on the lease, whatever becomes of it. A lease that has too many
 // of them is nobody else's.
@@ -391,20 +394,23 @@ func (s *session) leavesNames(l *lease, u *router.Unit) {
 		return
 	}
 	s.knowsNames(u)
-	all := router.JoinNames(l.left, u.Leaves)
-	if router.CountNames(all) > maxLeft {
-		l.spoiled = true
-		return
-	}
-	l.left = all
+	all, ok := joinLeft(l.left, u)
+	l.left, l.spoiled = all, l.spoiled || !ok
 }
 
 // knowsNames has connections fit the session on which a unit has left names. One that leaves too many different ones finds
 // fewer that fit.
 func (s *session) knowsNames(u *router.Unit) {
-	if all := router.JoinNames(s.left, u.Leaves); router.CountNames(all) <= maxLeft {
-		s.left = all
+	s.left, _ = joinLeft(s.left, u)
+}
+
+// joinLeft adds the names that a unit leaves to others, unless they are too many: then it returns the others and false.
+func joinLeft(names string, u *router.Unit) (all string, ok bool) {
+	all = router.JoinNames(names, u.Leaves)
+	if len(all) > maxLeftBytes || router.CountNames(all) > maxLeft {
+		return names, false
 	}
+	return all, true
 }
 
 // leaves records what a unit may have left on the lease beside what is tracked.

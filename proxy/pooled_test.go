@@ -417,6 +417,9 @@ func TestManyLeftNames(t *testing.T) {
 	equal(t, "of the connection", router.CountNames(l.left), maxLeft)
 	s.leavesNames(l, &router.Unit{})
 	s.leavesNames(l, nil)
+	s, l = new(session), new(lease)
+	s.leavesNames(l, &router.Unit{Leaves: "a." + strings.Repeat("b", maxLeftBytes)})
+	equal(t, "long ones", fmt.Sprint(len(s.left), len(l.left), l.spoiled), "0 0 true")
 }
 
 // TestPooledDeallocate: DEALLOCATE of a statement that was prepared by the protocol finds it under the client's name, also

@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -70,6 +71,14 @@ func TestManyLeaves(t *testing.T) {
 	}
 	if lasts := FlagOpaque | FlagLasting; CountNames(all.Leaves) != maxLeft || all.Flags&lasts != lasts || all.Class != ClassPrimary {
 		t.Errorf("%d names with the flags %b as %v", CountNames(all.Leaves), all.Flags, all.Class)
+	}
+}
+
+// TestLongLeaves: so does one that leaves long names.
+func TestLongLeaves(t *testing.T) {
+	all := Join(&Unit{Statements: 1, Leaves: "a.b"}, &Unit{Statements: 1, Leaves: "a." + strings.Repeat("b", maxLeftBytes)})
+	if all.Leaves != "a.b" || all.Flags&FlagLasting == 0 {
+		t.Errorf("%d bytes of names with the flags %b", len(all.Leaves), all.Flags)
 	}
 }
 

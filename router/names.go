@@ -241,8 +241,12 @@ func (p *parser) leaves(opaque, lasting bool) {
 	}
 }
 
-// maxLeft is how many names of custom settings a text may leave. More of them count as state that nothing removes.
-const maxLeft = 64
+// How many names of custom settings a text may leave, of how many bytes with what stands between them. More of them count as
+// state that nothing removes.
+const (
+	maxLeft      = 64
+	maxLeftBytes = 8 << 10
+)
 
 // leavesNames says that running the statement leaves names of custom settings.
 func (p *parser) leavesNames(names string) {
@@ -254,7 +258,7 @@ func (p *parser) leavesNames(names string) {
 // leave adds names to those that the unit leaves; false where they are too many.
 func (u *Unit) leave(names string) bool {
 	all := JoinNames(u.Leaves, names)
-	if CountNames(all) > maxLeft {
+	if len(all) > maxLeftBytes || CountNames(all) > maxLeft {
 		return false
 	}
 	u.Leaves = all

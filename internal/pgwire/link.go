@@ -411,7 +411,7 @@ func (l *Link) writeReady(fd uintptr) bool {
 }
 
 // SetDeadline, SetReadDeadline and SetWriteDeadline bound waits as those of net.Conn do; a
-// deadline in the past wakes a waiting Fill or Write of another goroutine. One that is set on a parked link resumes it.
+// deadline in the past wakes a waiting Fill or Write of another goroutine. One for reading that is set on a parked link resumes it.
 func (l *Link) SetDeadline(t time.Time) error {
 	err := l.conn.SetDeadline(t)
 	l.unpark()
