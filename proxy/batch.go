@@ -180,7 +180,7 @@ func (s *session) more(c *chunk, inBatch bool) (open bool, err error) {
 		return false, err
 	}
 	err = s.client.Fill()
-	if e := s.client.SetReadDeadline(time.Time{}); e != nil && err == nil {
+	if e := s.noDeadline(); e != nil && err == nil {
 		err = e
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -26,7 +26,6 @@ func (s *session) duplex(c *chunk, l *lease, first []byte) error {
 		r.open = !simple && c.end != endSync
 	}
 	s.inDuplex, r.duplex = true, true
-	defer func() { s.inDuplex = false }()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		err := r.run()
@@ -51,7 +50,8 @@ func (s *session) duplex(c *chunk, l *lease, first []byte) error {
 		d.downErr = <-d.down
 	}
 	wg.Wait()
-	_ = s.client.SetReadDeadline(time.Time{})
+	s.inDuplex = false
+	_ = s.noDeadline()
 	_ = l.conn.Link.SetWriteDeadline(time.Time{})
 	r.open = false
 	if errors.Is(up, errClientSide) && r.clientErr == nil && d.downErr != nil {
@@ -162,16 +162,27 @@ func (d *duplex) passRest() error {
 // fill waits for more bytes of the client. An error of the client's link is marked; when the
 // relay has ended meanwhile, ended is set and there is no error.
 func (d *duplex) fill() error {
-	if d.over() {
-		return nil
+	stops := false
+	for {
+		if d.over() {
+			return nil
+		}
+		err := d.s.client.Fill()
+		if err == nil || d.over() {
+			return nil
+		}
+		if isTimeout(err) && d.s.ctx.Err() == nil && !stops && d.s.srv.isDraining() {
+			// The server stops: the batch goes on to its end. Whoever sets the deadline from here on has another reason.
+			stops = true
+			_ = d.s.noDeadline()
+			continue
+		}
+		return d.interrupted(err)
 	}
-	err := d.s.client.Fill()
-	if err == nil {
-		return nil
-	}
-	if d.over() {
-		return nil
-	}
+}
+
+// interrupted is what fill makes of an error of the client's link.
+func (d *duplex) interrupted(err error) error {
 	if isTimeout(err) && d.s.ctx.Err() == nil {
 		d.downErr = <-d.down
 		d.ended = true

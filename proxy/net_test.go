@@ -750,6 +750,21 @@ func TestDrain(t *testing.T) {
 	equal(t, "then", busy.end(), "E(FATAL 57P01 pgweir)")
 }
 
+// TestDrainDuringCopy: a COPY that the client is in the middle of when the server stops goes on to its end, and then the session ends.
+func TestDrainDuringCopy(t *testing.T) {
+	r := newRig(t, withoutB)
+	c := r.client()
+	c.send(pgtest.Query("COPY t FROM STDIN"))
+	c.until('G')
+	c.send(pgtest.CopyData("1\n"))
+	r.stop()
+	await(t, "the stop", r.srv.isDraining)
+	c.silent()
+	c.send(pgtest.CopyData("2\n"), pgtest.CopyDone())
+	equal(t, "its end", c.ready(1), "C(COPY 2) Z(I)")
+	equal(t, "then", c.end(), "E(FATAL 57P01 pgweir)")
+}
+
 // TestCatalogAfterDDL: DDL has the view read again, and is not trusted until that has happened.
 func TestCatalogAfterDDL(t *testing.T) {
 	r := newRig(t)

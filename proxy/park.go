@@ -40,15 +40,21 @@ func (s *session) fillParking() error {
 		runtime.Gosched()
 	}
 	p.Store(parksNot)
-	if e := s.client.SetReadDeadline(time.Time{}); e != nil {
+	if e := s.noDeadline(); e != nil {
 		return e
 	}
-	if s.isWanted() { // by somebody whose deadline may be gone now
-		_ = s.client.SetReadDeadline(past)
-		return err
-	}
-	if isTimeout(err) {
+	if isTimeout(err) && !s.isWanted() {
 		return errParks
+	}
+	return err
+}
+
+// noDeadline takes a deadline of ours from the client's link. One that somebody else has set meanwhile, who wants the session to
+// look, goes with it, and so it is set again.
+func (s *session) noDeadline() error {
+	err := s.client.SetReadDeadline(time.Time{})
+	if s.ctx.Err() != nil || !s.inDuplex && s.srv.isDraining() { // a duplex exchange goes on to its end
+		_ = s.client.SetReadDeadline(past)
 	}
 	return err
 }

@@ -156,6 +156,9 @@ func (s *session) run() error {
 			if err := s.client.SetReadDeadline(time.Time{}); err != nil {
 				return err
 			}
+			if s.ctx.Err() != nil {
+				return s.cause()
+			}
 		case err != nil:
 			return err
 		}
@@ -473,7 +476,7 @@ func (s *session) fillClient() error {
 			if e := s.spoke(l, lerr); e != nil {
 				return e
 			}
-			if isTimeout(err) && s.ctx.Err() == nil {
+			if isTimeout(err) && !s.isWanted() {
 				continue
 			}
 		}
@@ -506,7 +509,7 @@ func (s *session) fillDoubting(so *quiet) (over bool, err error) {
 		return false, err
 	}
 	err = s.client.Fill()
-	if e := s.client.SetReadDeadline(time.Time{}); e != nil {
+	if e := s.noDeadline(); e != nil {
 		return false, e
 	}
 	if !isTimeout(err) || s.ctx.Err() != nil || s.srv.isDraining() {
@@ -529,7 +532,7 @@ func (s *session) fillIdle() error {
 		return err
 	}
 	err := s.client.Fill()
-	if e := s.client.SetReadDeadline(time.Time{}); e != nil {
+	if e := s.noDeadline(); e != nil {
 		return e
 	}
 	if isTimeout(err) && s.ctx.Err() == nil && !s.srv.isDraining() {
@@ -562,7 +565,7 @@ func (s *session) fillDeferred() error {
 		return err
 	}
 	err := s.client.Fill()
-	if e := s.client.SetReadDeadline(time.Time{}); e != nil {
+	if e := s.noDeadline(); e != nil {
 		return e
 	}
 	if isTimeout(err) && s.ctx.Err() == nil {
