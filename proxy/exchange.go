@@ -134,11 +134,21 @@ const leaving = 100 * time.Millisecond
 
 // deserted says whether no client is in a database, or those that are leaving it have gone.
 func (s *session) deserted(database string) bool {
-	for end := time.Now().Add(leaving); s.srv.keys.connected(s.cluster, database); {
-		if time.Now().After(end) || s.ctx.Err() != nil || database == s.target.Database {
+	end := time.NewTimer(leaving)
+	defer end.Stop()
+	again := time.NewTicker(leaving / 20)
+	defer again.Stop()
+	for s.srv.keys.connected(s.cluster, database) {
+		if database == s.target.Database {
 			return false
 		}
-		time.Sleep(leaving / 20)
+		select {
+		case <-again.C:
+		case <-end.C:
+			return false
+		case <-s.ctx.Done():
+			return false
+		}
 	}
 	return true
 }
