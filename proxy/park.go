@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"runtime"
+	"runtime/debug"
 	"time"
 )
 
@@ -19,8 +20,39 @@ const (
 	parksAsked               // the deadline is set
 )
 
-// maxParked is how many sessions are asked at a time: they all run for a moment then.
-const maxParked = 500
+// How many sessions are asked at a time, since they all run for a moment then, and after what time the next ones are.
+const (
+	maxParked = 500
+	parkAgain = 50 * time.Millisecond
+)
+
+// silenced counts the sessions that were asked since memory was given back. The runtime keeps what the collector may need next,
+// which is a lot where many clients were busy and are silent now.
+type silenced struct {
+	sessions int
+	back     int64  // health.Clock() when memory was given back
+	giveBack func() // nil: debug.FreeOSMemory
+}
+
+// Memory is given back when so many sessions have fallen silent, and not again for a while: it costs a collection.
+const (
+	manySilent    = 200
+	giveBackAgain = time.Minute
+)
+
+// add counts sessions. When no more than that were found memory is given back a moment later, when their goroutines are gone.
+func (c *silenced) add(n int, now int64) {
+	c.sessions += n
+	if n == maxParked || c.sessions < manySilent || c.back != 0 && now-c.back < int64(giveBackAgain) {
+		return
+	}
+	c.sessions, c.back = 0, now
+	giveBack := c.giveBack
+	if giveBack == nil {
+		giveBack = debug.FreeOSMemory
+	}
+	time.AfterFunc(parkAgain, giveBack)
+}
 
 // errParks says that a session may be parked.
 var errParks = errors.New("client is silent")

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgweir/internal/pgtest"
@@ -179,4 +180,34 @@ func TestAskedWhileTheClientSpeaks(t *testing.T) {
 	talks.Wait()
 	close(stop)
 	asks.Wait()
+}
+
+// TestSilenced: memory is given back once after many sessions have fallen silent, when all were found, and not too often.
+func TestSilenced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		given := 0
+		c := silenced{giveBack: func() { given++ }}
+		now := int64(time.Hour)
+		for _, step := range []struct {
+			what  string
+			n     int
+			after time.Duration
+			want  int
+		}{
+			{"few", manySilent - 1, time.Second, 0},
+			{"more to come", maxParked, parkAgain, 0},
+			{"the rest", 1, time.Second, 1},
+			{"none", 0, time.Second, 1},
+			{"many, too early", manySilent, time.Second, 1},
+			{"none, later", 0, giveBackAgain, 1},
+			{"none, later again", 0, time.Second, 2},
+			{"none", 0, 2 * giveBackAgain, 2},
+		} {
+			c.add(step.n, now)
+			time.Sleep(2 * parkAgain)
+			synctest.Wait()
+			equal(t, step.what, given, step.want)
+			now += int64(step.after)
+		}
+	})
 }

@@ -291,6 +291,8 @@ type timekeeper struct {
 	wake    chan struct{} // buffered for one
 	pause   atomic.Int64  // until the next look, at most
 	reloads atomic.Uint64 // how often the limits were asked for anew
+
+	silenced silenced // only of the timekeeper's goroutine
 }
 
 // newTimekeeper sleeps.
@@ -362,6 +364,10 @@ func (srv *Server) lookAtAll(ctx context.Context, wg *sync.WaitGroup) time.Durat
 	for _, s := range silent {
 		s.askToPark()
 	}
+	if len(silent) == maxParked {
+		pause = parkAgain
+	}
+	srv.timekeeper.silenced.add(len(silent), now)
 	for _, s := range running {
 		if word, gone := s.vanished(now); gone && s.timing.word.CompareAndSwap(word, word|bitEnds) {
 			begin = append(begin, ending{s, errVanished})
