@@ -80,8 +80,10 @@ func (s *session) begins(c *chunk) int {
 		n > 0 && c.items[0].st != bind.st {
 		return 0
 	}
-	if u.Statements != 1 || !u.OnlyTx || u.Effects[0].Kind != router.EffectBegin || !s.plain(c.items[:n+2]) ||
-		usesPortal(c.items[n+2:]) {
+	if u.Statements != 1 || !u.OnlyTx || u.Effects[0].Kind != router.EffectBegin || !s.plain(c.items[:n+2]) {
+		return 0
+	}
+	if uses, _ := usesPortal(c.items[n+2:]); uses {
 		return 0
 	}
 	if m := u.Effects[0].Tx; !s.readOnlyTx(m) && !s.optimistic(m) {
@@ -90,19 +92,20 @@ func (s *session) begins(c *chunk) int {
 	return n + 2
 }
 
-// usesPortal says whether messages speak of the unnamed portal that was there before them.
-func usesPortal(items []item) bool {
+// usesPortal says whether messages speak of the unnamed portal that was there before them; replaced, whether they put another in
+// its place first.
+func usesPortal(items []item) (uses, replaced bool) {
 	for i := range items {
 		it := &items[i]
 		switch {
 		case len(it.portal) > 0:
 		case it.typ == pgwire.MsgBind || it.typ == pgwire.MsgQuery:
-			return false
+			return false, true
 		case it.typ == pgwire.MsgExecute, it.kind == pgwire.KindPortal:
-			return true
+			return true, false
 		}
 	}
-	return false
+	return false, false
 }
 
 // foreign says whether a message speaks of a statement that only a node knows: one that is not there, or has been
@@ -284,17 +287,8 @@ func (d *deferral) keepsPortal(items []item) bool {
 	if !d.bound || d.portal != "" {
 		return d.bound
 	}
-	for i := range items {
-		it := &items[i]
-		switch {
-		case len(it.portal) > 0:
-		case it.typ == pgwire.MsgBind || it.typ == pgwire.MsgQuery:
-			return false
-		case it.typ == pgwire.MsgExecute, it.kind == pgwire.KindPortal:
-			return true
-		}
-	}
-	return true
+	_, replaced := usesPortal(items)
+	return !replaced
 }
 
 // text is a copy of the text of the one statement that a chunk runs.

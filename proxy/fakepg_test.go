@@ -55,6 +55,19 @@ func (n *fakePG) on(sql string, f func(b *backendPG) error) {
 	n.hooks[sql] = f
 }
 
+// stalls has a node stop at sql when it comes: began is closed then, and then answers when finish is.
+func (n *fakePG) stalls(sql string, then func(b *backendPG) error) (began, finish chan struct{}) {
+	began, finish = make(chan struct{}), make(chan struct{})
+	n.on(sql, func(b *backendPG) error {
+		close(began)
+		if err := b.StallUntil(finish); err != nil {
+			return err
+		}
+		return then(b)
+	})
+	return began, finish
+}
+
 // drop has the node refuse to prepare a text from now on, as after a DROP TABLE.
 func (n *fakePG) drop(sql string) {
 	n.mu.Lock()
