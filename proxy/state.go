@@ -129,14 +129,7 @@ func (s *state) leftOpaque(lasting bool) {
 // lasts says whether the session may have left on its connection what DISCARD ALL does not remove.
 func (s *state) lasts() bool { return s.pins[router.PinOpaque] && s.lasting }
 
-// apply carries out the effects of one statement that the server has completed.
-func (s *state) apply(effects []router.Effect) {
-	for i := range effects {
-		s.applyOne(&effects[i])
-	}
-}
-
-// applyOne carries out one effect.
+// applyOne carries out one effect of a statement that the server has completed.
 func (s *state) applyOne(e *router.Effect) {
 	switch e.Kind {
 	case router.EffectSet, router.EffectSetRole, router.EffectSetCharacteristics:

@@ -419,3 +419,10 @@ func TestOffload(t *testing.T) {
 		t.Errorf("%d of 1000 at 30 %%", in)
 	}
 }
+
+// apply carries out the effects of one statement that the server has completed.
+func (s *state) apply(effects []router.Effect) {
+	for i := range effects {
+		s.applyOne(&effects[i])
+	}
+}
